@@ -1,0 +1,106 @@
+# `make` alone lists the targets. CI (.ci/run) calls these and nothing else.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO        ?= go
+FUZZTIME  ?= 10s
+BENCH     ?= .
+BENCHPKGS ?= ./...
+
+# The most that a function may weigh before it has to be taken apart.
+COGNITION := 20
+
+# Where the published client API and its checker lie, if they are at hand.
+APICHECK ?= ../shared/apicheck
+
+TOOLS := internal/tools
+TOOL  := $(GO) tool -modfile=$(TOOLS)/go.mod
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## compile every package
+	$(GO) build ./...
+
+.PHONY: test
+test: ## run every test
+	$(GO) test ./...
+
+.PHONY: race
+race: ## run every test under the race detector (needs a C compiler)
+	$(GO) test -race ./...
+
+.PHONY: short20
+short20: ## run the short tests of every package 20 times: finds flaky ones
+	$(GO) test -short -count=20 ./...
+
+.PHONY: lint
+lint: lint-fmt lint-vet lint-static lint-size ## gofmt, go vet, staticcheck, gocognit
+
+.PHONY: lint-fmt
+lint-fmt:
+	@bad=$$(gofmt -l .); if [ -n "$$bad" ]; then echo "not formatted by gofmt:"; echo "$$bad"; exit 1; fi
+
+.PHONY: lint-vet
+lint-vet:
+	$(GO) vet ./...
+	$(GO) -C $(TOOLS) vet ./...
+
+.PHONY: lint-static
+lint-static:
+	$(TOOL) staticcheck ./...
+	cd $(TOOLS) && $(GO) tool staticcheck ./...
+
+.PHONY: lint-size
+lint-size:
+	$(TOOL) gocognit -exact-recursion -over $(COGNITION) -ignore '_test\.go$$|\.pb\.go$$' . $(TOOLS)
+
+.PHONY: gen
+gen: ## generate the Go code of all .proto files
+	cd $(TOOLS) && $(GO) run ./protogen -root ../..
+
+# Compares both ways: a file that nothing generates any more is a diff too.
+.PHONY: verify-gen
+verify-gen: ## fail if the committed generated code is not what gen makes
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	mkdir "$$tmp/committed" "$$tmp/generated"; \
+	find . -name '*.pb.go' -print0 | tar -c --null -T - | tar -x -C "$$tmp/committed"; \
+	root=$$PWD; (cd $(TOOLS) && $(GO) run ./protogen -root "$$root" -out "$$tmp/generated"); \
+	if ! (cd "$$tmp" && diff -ru committed generated); then \
+		echo "generated code is stale: run make gen"; exit 1; \
+	fi; \
+	echo "generated code is up to date"
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCH=regexp, BENCHPKGS=packages)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHPKGS)
+
+# go test fuzzes one target of one package at a time.
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@{ grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . || true; } | \
+	sort | while IFS=: read -r file decl; do \
+		name=$${decl#func }; \
+		echo "fuzz $$name in $$(dirname "$$file")"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+	done
+
+.PHONY: cover
+cover: ## measure how much of the code, generated aside, the tests reach
+	@mkdir -p bin
+	$(GO) test -coverprofile=bin/cover.all ./...
+	@grep -v '\.pb\.go:' bin/cover.all >bin/cover.out
+	$(GO) tool cover -func=bin/cover.out | tail -n 1
+
+# Reports only, until the whole client is there.
+.PHONY: apicheck
+apicheck: ## compare package client with its published API
+	@if [ -d '$(APICHECK)' ]; then \
+		root=$$PWD; (cd '$(APICHECK)' && $(GO) run . "$$root/client") || echo "apicheck: not complete yet (reported, not enforced)"; \
+	else \
+		echo "apicheck: no published API at hand, nothing compared"; \
+	fi

@@ -1,0 +1,69 @@
+// Package client is the door to a raftlock cluster: the calls, what goes into
+// them and comes out, the errors, and the settings of a client.
+//
+// # What it promises
+//
+// A lock has at most one holder. Every grant carries a Version, the fencing
+// token: it is unique and grows over all locks of the cluster, so that a
+// resource which remembers the highest one it has seen can refuse a holder
+// whose time is over. A grant never ends before its time-to-live has passed.
+// The same interfaces are served by a client over the network and by one that
+// shares a process with the cluster; programs cannot tell them apart, and
+// mocks of the interfaces keep compiling: they never get another method.
+//
+// A call that is refused returns both, a result that says why (its Error, and
+// advice on when to come back) and an error. The error is a *ClientError
+// around one of the Err… values of this package: test it with errors.Is, never
+// with == and never by its text.
+//
+// # What it refuses
+//
+// It never says that a lock was not acquired, or is not released, when it does
+// not know. A command that was sent and not answered ends with an error that
+// is ErrOutcomeUnknown, and repeating it with the same identity finds out.
+// Nor does it retry what the cluster has decided: a refusal is final.
+//
+// # Who a caller is
+//
+// The pair (ClientID, RequestID) holds and waits, and empty is a value. A
+// ClientID names one running process (see NewClientID); a RequestID names one
+// call, over all its attempts. Two callers with the same pair share one grant
+// and one token instead of excluding each other.
+//
+// # A lock, taken and given back
+//
+//	res, err := c.Acquire(ctx, &client.AcquireRequest{
+//		LockID:   "invoices/2024",
+//		ClientID: id,
+//		TTL:      30 * time.Second,
+//		Wait:     true,
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	err = writeInvoices(ctx, res.Lock.Version)
+//	_, relErr := c.Release(ctx, &client.ReleaseRequest{
+//		LockID:   res.Lock.LockID,
+//		ClientID: id,
+//		Version:  res.Lock.Version,
+//	})
+//	return errors.Join(err, relErr)
+//
+// The example of the package is the same as a program that runs.
+//
+// # The files, in reading order
+//
+//	client.go      the interfaces that a cluster answers to
+//	requests.go    what goes into a call
+//	results.go     what comes out of it
+//	lock.go        a grant, a lock, a waiter, a filter, advice on retries
+//	status.go      how a member and its raft group are doing
+//	errors.go      every error of the package, and the codes behind them
+//	validation.go  a field that was refused before anything was sent
+//	config.go      the settings of a client
+//	retry.go       when and how often a call is repeated
+//	identity.go    a fresh ClientID
+//	handle.go      one lock with its state kept for the caller
+//	renewer.go     renewing in the background
+//	metrics.go     what a client counts
+package client

@@ -1,0 +1,71 @@
+package raftlock
+
+import (
+	"errors"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Storage is a member's disk. One Node owns it from Open to Close and calls it
+// from one goroutine at a time; every call may block for as long as the disk
+// takes. An error of any call but Load is final: the node ends and calls only
+// Close, because a file whose write or fsync failed once says nothing reliable
+// afterwards.
+//
+// The log begins after a snapshot: at first after the empty state at index 1,
+// term 1, which every initial member makes in Bootstrap. Entries after it are
+// kept for ever today. Compaction fits in as two more calls (one makes a newer
+// snapshot durable, one lets go of what lies before the oldest one that is
+// kept); Load already answers with the snapshot that the log stands on.
+type Storage interface {
+	// Load returns all that is durable. It is the first call, made once. It
+	// repairs a torn last record, which a crash leaves behind; anything else
+	// that does not read back as written is refused with an error around
+	// ErrCorrupt that names file and offset, and changes nothing.
+	Load() (Recovered, error)
+
+	// SaveIdentity replaces the identity, atomically and durably. It is
+	// called before Bootstrap with Members unset, and after it only to set
+	// Started.
+	SaveIdentity(id Identity) error
+
+	// Bootstrap makes the first state durable: an empty log that begins after
+	// index 1 of term 1 with the node ids of id.Members as voters, and id,
+	// whose Members are set. It is called once, on a storage whose identity
+	// has no Members. If the process dies within it, Load answers either as
+	// before the call or as after it.
+	Bootstrap(id Identity) error
+
+	// Append makes a hard state (ignored when empty) and entries durable, in
+	// one write and one fsync. The first entry's index is at most one above
+	// the last one's; entries from there on are replaced. The call owns
+	// neither argument after it has returned. When it has returned nil, Load
+	// answers with what it was given, whatever happens to the machine.
+	Append(hard *raftpb.HardState, entries []*raftpb.Entry) error
+
+	// Close lets go of files and locks. It writes nothing that Append has not
+	// written. Calls after it return an error; a second Close returns nil.
+	Close() error
+}
+
+// Recovered is what Storage.Load found.
+type Recovered struct {
+	// Identity is nil when the storage is empty.
+	Identity *Identity
+	// Snapshot is the state that the log stands on; nil as long as Identity
+	// has no Members.
+	Snapshot *raftpb.SnapshotMetadata
+	// Hard is the last hard state; nil when none was saved.
+	Hard *raftpb.HardState
+	// Entries follow Snapshot without a gap.
+	Entries []*raftpb.Entry
+}
+
+// ErrCorrupt is in the error of Open when a file of the data directory does
+// not read back as it was written, beyond the torn end that a crash leaves.
+// The text names the file, the offset and what to do. Nothing was changed.
+var ErrCorrupt = errors.New("raftlock: data directory is corrupt")
+
+// ErrLocked is in the error of Open when another process, or another member of
+// this one, has the data directory open.
+var ErrLocked = errors.New("raftlock: data directory is in use")

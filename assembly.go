@@ -1,0 +1,212 @@
+package raftlock
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// assembly makes members into a cluster, once. A member whose storage is empty
+// neither votes nor campaigns before it has met every initial member: if two of
+// three had granted something, one of them were wiped and the other down, the
+// wiped one and the fresh third would otherwise be a second, empty majority.
+//
+// The member with the smallest name, when it has met all and none is of a
+// cluster yet, makes the cluster: its id and the map from names to node ids and
+// incarnations, durable before anybody hears of it. The others take both from
+// whoever has them, if they name all incarnations as they met them. Once all
+// have them, each is Started, and from then on a majority is enough.
+type assembly struct {
+	storage Storage
+	hello   hello // without Identity
+
+	mu struct {
+		sync.Mutex
+		identity Identity
+	}
+}
+
+// errNotYet says that the members do not agree yet.
+var errNotYet = errors.New("not all members are here")
+
+func newAssembly(cfg *Config, id Identity) *assembly {
+	a := &assembly{
+		storage: cfg.Storage,
+		hello: hello{
+			Protocol: protocolVersion, Entries: codecVersion,
+			Initial: memberNames(cfg.InitialCluster), ClientAddress: cfg.ClientAddress,
+		},
+	}
+	a.mu.identity = id
+	return a
+}
+
+// identity is who this member is by now.
+func (a *assembly) identity() Identity {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.identity
+}
+
+// greeting is this member's hello to target as of now.
+func (a *assembly) greeting(target string, frames bool) hello {
+	h := a.hello
+	h.Identity, h.Target, h.Frames = a.identity(), target, frames
+	return h
+}
+
+// identityFor returns the identity in a storage, or makes one where it is
+// empty, and refuses a storage that is not for this configuration.
+func identityFor(cfg *Config, found *Identity) (Identity, error) {
+	if found == nil {
+		id := Identity{Name: cfg.Name, ClusterName: cfg.ClusterName, Incarnation: randomID()}
+		if err := cfg.Storage.SaveIdentity(id); err != nil {
+			return Identity{}, fmt.Errorf("save identity: %w", err)
+		}
+		return id, nil
+	}
+	switch id := *found; {
+	case id.Name != cfg.Name || id.ClusterName != cfg.ClusterName:
+		return Identity{}, fmt.Errorf("%w: the data directory is of member %q of cluster %q, the configuration is of %q of %q",
+			ErrWrongCluster, id.Name, id.ClusterName, cfg.Name, cfg.ClusterName)
+	case id.Members != nil && !slices.Equal(memberNames(id.Members), memberNames(cfg.InitialCluster)):
+		return Identity{}, fmt.Errorf("%w: InitialCluster names %s, the cluster was made with %s",
+			ErrWrongCluster, nameList(cfg.InitialCluster), nameList(id.Members))
+	default:
+		return id, nil
+	}
+}
+
+// randomID returns a random number other than 0, raft's "nobody", and in the
+// lower half, for raft keeps the highest numbers for its own threads.
+func randomID() uint64 {
+	for {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails, says its doc
+		if id := binary.BigEndian.Uint64(b[:]) >> 1; id != 0 {
+			return id
+		}
+	}
+}
+
+// assemble asks every member until all agree and this one is Started. It
+// returns early when ctx ends, or this member finds that it lost its disk.
+func (a *assembly) assemble(ctx context.Context, pause time.Duration, ask func(ctx context.Context, name string) (hello, error)) error {
+	wait := time.NewTimer(0)
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-wait.C:
+		}
+		err := a.round(ctx, ask)
+		if err == nil && a.identity().Started {
+			return nil
+		}
+		if err != nil && !errors.Is(err, errNotYet) {
+			return err
+		}
+		wait.Reset(pause)
+	}
+}
+
+// round meets the others once and takes the next step, if there is one.
+func (a *assembly) round(ctx context.Context, ask func(context.Context, string) (hello, error)) error {
+	mine := a.identity()
+	met := map[string]hello{}
+	missing := false
+	for _, name := range a.hello.Initial {
+		if name == mine.Name {
+			continue
+		}
+		theirs, err := ask(ctx, name)
+		if errors.Is(err, ErrDiskLost) {
+			return err
+		}
+		if err != nil {
+			missing = true
+			continue
+		}
+		met[name] = theirs
+	}
+	if mine.Members != nil {
+		return a.conclude(mine, met, missing)
+	}
+	if missing {
+		return errNotYet
+	}
+	return a.form(mine, met)
+}
+
+// form gives this member the cluster: that of a member that has one, or a new
+// one if it is for this member to make it.
+func (a *assembly) form(mine Identity, met map[string]hello) error {
+	formed := mine
+	formed.Members = map[string]MemberID{mine.Name: {NodeID: mine.Incarnation, Incarnation: mine.Incarnation}}
+	for name, theirs := range met {
+		formed.Members[name] = MemberID{NodeID: theirs.Incarnation, Incarnation: theirs.Incarnation}
+	}
+	for _, name := range memberNames(met) {
+		theirs := met[name]
+		if theirs.Members == nil {
+			continue
+		}
+		if !sameMembers(theirs.Members, formed.Members) {
+			return errNotYet // somebody lost its disk; it will be told
+		}
+		formed.ClusterID = theirs.ClusterID
+	}
+	if formed.ClusterID == 0 {
+		if mine.Name != a.hello.Initial[0] {
+			return errNotYet
+		}
+		formed.ClusterID = randomID()
+	}
+	formed.Started = len(met) == 0
+	return a.save(formed, a.storage.Bootstrap)
+}
+
+// conclude starts this member when all have the cluster, or one is started.
+func (a *assembly) conclude(mine Identity, met map[string]hello, missing bool) error {
+	all := !missing
+	for _, theirs := range met {
+		if theirs.Started {
+			all = true
+			break
+		}
+		all = all && theirs.Members != nil
+	}
+	if !all {
+		return errNotYet
+	}
+	mine.Started = true
+	return a.save(mine, a.storage.SaveIdentity)
+}
+
+func (a *assembly) save(id Identity, save func(Identity) error) error {
+	if err := save(id); err != nil {
+		return fmt.Errorf("save identity: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.identity = id
+	return nil
+}
+
+func sameMembers(a, b map[string]MemberID) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name, m := range a {
+		if b[name] != m {
+			return false
+		}
+	}
+	return true
+}

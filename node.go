@@ -1,0 +1,589 @@
+package raftlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/internal/clock"
+)
+
+// Node is one member of a lock cluster. All methods may be called concurrently.
+//
+// Its goroutines, all started by Open or by one of these, and all ended by Close:
+//
+//	goroutine   how many         what ends it                    who waits for it
+//	main, loop  1                Close, or a failure             Close
+//	appender    1                the loop's end                  main
+//	outbox      1 per peer, +2   the loop's end                  main
+//	            while it is up
+//	receiver    1 per stream     its stream's end                Transport.Close
+//	            of a peer
+//	withdrawal  1 per call given its answer, or the node's end   main
+//	            up with a RequestID
+//
+// The loop owns everything: raft, the lock table, the calls that wait. The
+// others only bring it input and carry out what it wants done.
+type Node struct {
+	cfg      Config
+	logger   *slog.Logger
+	clock    clock.Clock
+	assembly *assembly
+	started  time.Time
+
+	inbox    *inbox
+	appender *appender
+	log      *raft.MemoryStorage
+	peers    map[string]*outbox // by name; set before formed is closed
+	byID     map[uint64]*outbox
+	names    map[uint64]string
+
+	ctx    context.Context // ends when the node is to end; its cause says why
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup // appender, outboxes, withdrawals
+
+	formed chan struct{} // closed by main when the loop runs
+	ready  chan struct{} // closed by the loop when this member can serve
+	done   chan struct{} // closed by main when all has ended
+
+	calls    sync.Pool // of *call, to reuse
+	view     atomic.Pointer[standing]
+	sessions atomic.Uint64 // numbers the streams of peers
+
+	mu struct {
+		sync.Mutex
+		addresses map[string]string // client addresses, by member
+		err       error             // what ended the node
+		closeErr  error             // of the release of transport and storage
+		closing   bool
+		ended     bool // no goroutine may join work any more
+	}
+}
+
+// standing is what the loop last told about the member's place in the cluster.
+type standing struct {
+	term    uint64
+	lead    uint64
+	leads   bool
+	going   bool // the leadership is being handed over
+	office  office
+	changed chan struct{} // closed when there is a newer one
+}
+
+// closeLimit bounds Close, handOverLimit its first part.
+const (
+	closeLimit    = 5 * time.Second
+	handOverLimit = 2 * time.Second
+)
+
+// Open starts a member on its storage and transport, which the Node owns from
+// the call on, also when it returns an error. It reads the log back, which may
+// take a while, and returns without waiting for the other members; see Ready.
+// The same call serves the first start and every restart.
+//
+// The first start needs all initial members up at some time together; a restart
+// needs a majority. Errors: a fault in cfg, or one around ErrCorrupt, ErrLocked
+// or ErrWrongCluster.
+func Open(cfg Config) (*Node, error) {
+	cfg.setDefaults()
+	n, found, err := open(cfg)
+	if err != nil {
+		closeQuietly(&cfg)
+		return nil, err
+	}
+	go n.main(found)
+	return n, nil
+}
+
+func open(cfg Config) (*Node, Recovered, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, Recovered{}, err
+	}
+	found, err := cfg.Storage.Load()
+	if err != nil {
+		return nil, Recovered{}, fmt.Errorf("load storage: %w", err)
+	}
+	id, err := identityFor(&cfg, found.Identity)
+	if err != nil {
+		return nil, Recovered{}, err
+	}
+	n := &Node{
+		cfg: cfg, logger: cfg.Logger.With("member", cfg.Name),
+		assembly: newAssembly(&cfg, id),
+		inbox:    newInbox(), log: raft.NewMemoryStorage(),
+		formed: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
+	}
+	n.started = n.clock.Now()
+	n.mu.addresses = map[string]string{cfg.Name: cfg.ClientAddress}
+	n.view.Store(&standing{changed: make(chan struct{})})
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	if cfg.Transport != nil {
+		if err := cfg.Transport.Serve(n.accept); err != nil {
+			n.cancel(err)
+			return nil, Recovered{}, fmt.Errorf("serve peers: %w", err)
+		}
+	}
+	return n, found, nil
+}
+
+// closeQuietly lets go of what a failed Open had been given; the error of Open
+// says what matters.
+func closeQuietly(cfg *Config) {
+	if cfg.Transport != nil {
+		_ = cfg.Transport.Close()
+	}
+	if cfg.Storage != nil {
+		_ = cfg.Storage.Close()
+	}
+}
+
+// Client returns a client of this member: in process, without the network where
+// this member leads, one hop away where it does not. It follows the leader. Each
+// call gives a client of its own, whose Close closes only itself.
+func (n *Node) Client() client.Client { return newLocalClient(n) }
+
+// Ready is closed when the member can serve: it has met a leader and has applied
+// all that was committed by then.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Done is closed when the member has ended, by Close or by a failure.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err is nil while the member runs and after Close; otherwise it is what ended
+// it: an error of the disk, ErrDiskLost, ErrUnknownFormat.
+func (n *Node) Err() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.err
+}
+
+// IsLeader reports whether this member is raft's leader. It is for operators
+// and tests; to elect one of your own processes, hold a lock.
+func (n *Node) IsLeader() bool { return n.view.Load().leads }
+
+// Leader returns the name of raft's leader and the address where it serves
+// clients, as far as this member knows; both are empty when there is none.
+func (n *Node) Leader() (name, clientAddress string) {
+	lead := n.view.Load().lead
+	select {
+	case <-n.formed:
+	default:
+		return "", ""
+	}
+	if lead == 0 {
+		return "", ""
+	}
+	name = n.names[lead]
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return name, n.mu.addresses[name]
+}
+
+// StateHash returns a hash of the lock table and the index of the last entry in
+// it: at one index it is equal on all members. It returns ctx's error, or
+// ErrClosed.
+func (n *Node) StateHash(ctx context.Context) (index, hash uint64, err error) {
+	err = n.inLoop(ctx, func(r *replica) { index, hash = r.applied, r.table.hash() })
+	return index, hash, err
+}
+
+// inLoop runs look in the loop and waits for it.
+func (n *Node) inLoop(ctx context.Context, look func(*replica)) error {
+	ran := make(chan struct{})
+	if !n.inbox.request(func(r *replica) { look(r); close(ran) }) {
+		return ErrClosed
+	}
+	select {
+	case <-ran:
+		return nil
+	case <-n.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close hands the leadership to another member, fails what is pending with
+// ErrClosed, and lets go of transport and storage. It takes at most 5 s; it
+// releases no lock. Close returns the first error of letting go; a second Close
+// waits for the first and returns the same.
+func (n *Node) Close() error {
+	limit := n.clock.NewTimer(closeLimit)
+	defer limit.Stop()
+	n.mu.Lock()
+	first := !n.mu.closing
+	n.mu.closing = true
+	n.mu.Unlock()
+	if first {
+		n.handOver()
+		n.cancel(ErrClosed)
+	}
+	select {
+	case <-n.done:
+	case <-limit.C:
+		return fmt.Errorf("close: the disk or the transport did not end within %v", closeLimit)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.closeErr
+}
+
+// handOver gives the leadership away, if this member has it and another can
+// take it.
+func (n *Node) handOver() {
+	if !n.IsLeader() || !n.inbox.request((*replica).handOver) {
+		return
+	}
+	limit := n.clock.NewTimer(handOverLimit)
+	defer limit.Stop()
+	for {
+		view := n.view.Load()
+		var going bool
+		if n.inLoop(n.ctx, func(r *replica) { going = r.handingOver }) != nil || !going {
+			return // it is done, or nobody can take it
+		}
+		select {
+		case <-view.changed:
+		case <-n.done:
+			return
+		case <-limit.C:
+			return
+		}
+	}
+}
+
+// fail ends the member because of err.
+func (n *Node) fail(err error) { n.cancel(err) }
+
+// main is the life of the member.
+func (n *Node) main(found Recovered) {
+	defer close(n.done)
+	err := n.live(found)
+	if err == nil {
+		err = context.Cause(n.ctx)
+	}
+	n.cancel(err)
+	if errors.Is(err, ErrClosed) {
+		err = nil
+	} else {
+		n.logger.Error("member has failed", "error", err)
+	}
+	n.mu.Lock()
+	n.mu.err, n.mu.ended = err, true
+	n.mu.Unlock()
+	for _, c := range n.inbox.close().calls {
+		if c.done != nil {
+			c.done <- reply{failure: memberGone}
+		}
+	}
+	n.view.Store(&standing{changed: make(chan struct{})})
+	closeErr := n.release()
+	n.mu.Lock()
+	n.mu.closeErr = closeErr
+	n.mu.Unlock()
+}
+
+// release lets go of everything, in the order in which things depend on it.
+func (n *Node) release() error {
+	var errs []error
+	if n.cfg.Transport != nil {
+		if err := n.cfg.Transport.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close transport: %w", err))
+		}
+	}
+	n.work.Wait()
+	if err := n.cfg.Storage.Close(); err != nil && n.Err() == nil {
+		errs = append(errs, fmt.Errorf("close storage: %w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// live is what the member does until it is to end.
+func (n *Node) live(found Recovered) error {
+	if !n.assembly.identity().Started {
+		if err := n.assembly.assemble(n.ctx, n.cfg.TickInterval, n.askPeer); err != nil {
+			return err
+		}
+		if found.Snapshot == nil {
+			found = newborn(n.assembly.identity())
+		}
+	}
+	r, err := n.raise(found)
+	if err != nil {
+		return err
+	}
+	n.appender = newAppender(n.cfg.Storage, n.log, n.deliver)
+	n.work.Go(func() {
+		if err := n.guard(func() error { return n.appender.run(n.ctx.Done()) }); err != nil {
+			n.fail(err)
+		}
+	})
+	for _, o := range n.peers {
+		n.work.Go(func() {
+			if err := n.guard(func() error { o.run(n.ctx); return nil }); err != nil {
+				n.fail(err)
+			}
+		})
+	}
+	close(n.formed)
+	return n.guard(func() error { return n.loop(r) })
+}
+
+// newborn is what Load will find after Bootstrap.
+func newborn(id Identity) Recovered {
+	var voters []uint64
+	for _, m := range id.Members {
+		voters = append(voters, m.NodeID)
+	}
+	slices.Sort(voters)
+	index, term := uint64(firstIndex), uint64(1)
+	return Recovered{
+		Snapshot: &raftpb.SnapshotMetadata{ConfState: &raftpb.ConfState{Voters: voters}, Index: &index, Term: &term},
+		Hard:     &raftpb.HardState{Term: &term, Commit: &index},
+	}
+}
+
+// guard turns a panic into an error: a broken invariant of ours, or raft's word
+// that its log cannot be true, ends the member and not its host.
+func (n *Node) guard(run func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n.logger.Error("panic", "value", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("member panicked: %v", p)
+		}
+	}()
+	return run()
+}
+
+// raise makes the replica from what the storage holds.
+func (n *Node) raise(found Recovered) (*replica, error) {
+	if found.Snapshot == nil {
+		return nil, fmt.Errorf("load storage: no snapshot: %w", ErrCorrupt)
+	}
+	if err := n.log.ApplySnapshot(&raftpb.Snapshot{Metadata: found.Snapshot}); err != nil {
+		return nil, fmt.Errorf("load log: %w", err)
+	}
+	if !raft.IsEmptyHardState(found.Hard) {
+		if err := n.log.SetHardState(found.Hard); err != nil {
+			return nil, fmt.Errorf("load log: %w", err)
+		}
+	}
+	if err := n.log.Append(found.Entries); err != nil {
+		return nil, fmt.Errorf("load log: %w", err)
+	}
+	id := n.assembly.identity()
+	n.peers, n.byID, n.names = map[string]*outbox{}, map[uint64]*outbox{}, map[uint64]string{}
+	for name, m := range id.Members {
+		n.names[m.NodeID] = name
+		if name != id.Name {
+			o := newOutbox(n, name, m.NodeID)
+			n.peers[name], n.byID[m.NodeID] = o, o
+		}
+	}
+	return newReplica(replicaConfig{
+		self: id.Members[id.Name].NodeID, smallest: memberNames(id.Members)[0] == id.Name,
+		storage: n.log, applied: found.Snapshot.GetIndex(), seed: randomID(),
+		electionTicks: n.cfg.ElectionTicks, tick: n.cfg.TickInterval,
+		requestTimeout: n.cfg.RequestTimeout, limits: &n.cfg.Limits, logger: n.logger,
+	})
+}
+
+// loop takes turns until the member is to end: take all that has come, let the
+// replica work, carry out what it wants done, sleep.
+func (n *Node) loop(r *replica) error {
+	defer r.close()
+	ticker := time.NewTicker(n.cfg.TickInterval)
+	defer ticker.Stop()
+	alarm := n.clock.NewTimer(0)
+	defer alarm.Stop()
+	var in arrivals
+	for ticked := false; ; {
+		// Let the callers that were just answered come back first, so that
+		// their next calls ride together instead of splitting into two
+		// cohorts that halve the throughput.
+		runtime.Gosched()
+		runtime.Gosched()
+		var now time.Time
+		in, now = n.inbox.take(in.reset())
+		r.begin(now)
+		if ticked {
+			r.tick()
+		}
+		if err := n.turn(r, &in); err != nil {
+			return err
+		}
+		if wait, ok := r.nextAlarm(); ok {
+			alarm.Reset(wait)
+		} else {
+			alarm.Stop()
+		}
+		ticked = false
+		select {
+		case <-n.inbox.wake:
+		case <-alarm.C:
+		case <-ticker.C:
+			ticked = true
+		case <-n.ctx.Done():
+			return nil
+		}
+	}
+}
+
+// turn hands what has come to the replica and carries out what it wants done.
+func (n *Node) turn(r *replica, in *arrivals) error {
+	for _, request := range in.requests {
+		request(r)
+	}
+	for _, m := range in.messages {
+		if err := r.step(m); err != nil {
+			return err
+		}
+	}
+	for i := range in.frames {
+		if err := n.feed(r, &in.frames[i]); err != nil {
+			return err
+		}
+	}
+	for _, c := range in.calls {
+		r.submit(c)
+	}
+	if err := r.advance(); err != nil {
+		return err
+	}
+	n.carryOut(r)
+	n.publish(r)
+	return nil
+}
+
+func (n *Node) feed(r *replica, f *received) error {
+	for _, m := range f.frame.messages {
+		if err := r.step(m); err != nil {
+			return err
+		}
+	}
+	for _, m := range f.frame.forwards {
+		r.receive(f.from, f.session, m)
+	}
+	return nil
+}
+
+// carryOut does what the replica wants done. Messages to peers leave beside the
+// write of the same entries; what must wait for the write rides with it.
+func (n *Node) carryOut(r *replica) {
+	out := &r.out
+	n.deliverPeers(out.messages)
+	if len(out.appends) > 0 {
+		n.appender.append(out.appends)
+	}
+	for len(out.forwards) > 0 {
+		to, msgs := out.forwards[0].to, []forward(nil)
+		rest := out.forwards[:0]
+		for _, o := range out.forwards {
+			if o.to == to {
+				msgs = append(msgs, o.msg)
+			} else {
+				rest = append(rest, o)
+			}
+		}
+		out.forwards = rest
+		n.sendForwards(to, msgs)
+	}
+	clear(out.messages)
+	clear(out.appends)
+	out.messages, out.appends = out.messages[:0], out.appends[:0]
+}
+
+func (n *Node) sendForwards(to uint64, msgs []forward) {
+	o := n.byID[to]
+	if o == nil {
+		return
+	}
+	if unsent := o.send(nil, msgs); len(unsent) > 0 {
+		n.inbox.request(func(r *replica) {
+			for _, id := range unsent {
+				r.unsent(id)
+			}
+		})
+	}
+}
+
+// deliver takes the responses of a durable write to where they belong.
+func (n *Node) deliver(responses []*raftpb.Message) {
+	var own, others []*raftpb.Message
+	for _, m := range responses {
+		if n.byID[m.GetTo()] != nil {
+			others = append(others, m)
+		} else {
+			own = append(own, m)
+		}
+	}
+	n.deliverPeers(others)
+	n.inbox.answers(own)
+}
+
+// deliverPeers queues messages at their outboxes, each peer's together.
+func (n *Node) deliverPeers(messages []*raftpb.Message) {
+	for len(messages) > 0 {
+		to, end := messages[0].GetTo(), 1
+		for end < len(messages) && messages[end].GetTo() == to {
+			end++
+		}
+		if o := n.byID[to]; o != nil {
+			o.send(messages[:end], nil)
+		}
+		messages = messages[end:]
+	}
+}
+
+// publish tells the world outside the loop what has changed, and finds out
+// whether this member can serve.
+func (n *Node) publish(r *replica) {
+	old := n.view.Load()
+	if old.term != r.term || old.lead != r.lead || old.leads != r.leads() || old.office != r.office || old.going != r.handingOver {
+		n.view.Store(&standing{
+			term: r.term, lead: r.lead, leads: r.leads(), going: r.handingOver, office: r.office,
+			changed: make(chan struct{}),
+		})
+		close(old.changed)
+	}
+	n.probe(r)
+}
+
+// probe asks the leader how far this member must have applied; the answer comes
+// when it has, and then it is ready.
+func (n *Node) probe(r *replica) {
+	select {
+	case <-n.ready:
+		return
+	default:
+	}
+	if r.probe != nil {
+		select {
+		case rep := <-r.probe:
+			r.probe = nil
+			if rep.failure == nil {
+				close(n.ready)
+				return
+			}
+		default:
+			return
+		}
+	}
+	if r.lead == 0 {
+		return
+	}
+	r.probe = make(chan reply, 1)
+	probe := &call{read: readIndex, lane: laneNone, done: r.probe, patience: holdLimit}
+	n.inbox.call(probe)
+}

@@ -1,0 +1,684 @@
+package raftlock
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/raftlock/raftlock/pb"
+)
+
+// replica is the synchronous core of a member: raft, the lock table, cluster
+// time, and the calls that wait. It has no goroutine and does no I/O: whoever
+// owns it (the loop of a Node, or a simulation) begins a turn, hands in what
+// has come, calls advance, and carries out what is in out.
+type replica struct {
+	self     uint64
+	limits   *Limits
+	bounds   bounds
+	logger   *slog.Logger
+	smallest bool // this member's name is the first of the initial ones
+
+	electionTicks  int
+	requestTimeout time.Duration
+
+	raw   *raft.RawNode
+	table *table
+	clock clusterClock
+
+	now   time.Time // of this turn
+	ticks int
+
+	// What raft said last.
+	term, lead uint64
+	role       raft.StateType
+	commit     uint64
+	applied    uint64
+
+	// office is how far this member has come as the leader of term.
+	office      office
+	openFirst   bool   // the opening entry is the term's first
+	opener      bool   // the opening entry is proposed
+	opening     uint64 // counts the ways into officeOpening, so that only the last one's entry opens
+	stampWanted bool   // an entry is wanted though no call waits
+	handingOver bool   // the leadership is being given away
+
+	held      []*call // calls that wait for a leader
+	load      [lanes]int
+	proposals proposals
+	waits     waits
+	reads     reads
+	forwards  forwards
+
+	up       map[uint64]bool   // peers whose outgoing stream is up
+	sessions map[uint64]uint64 // the stream over which each peer's calls come
+	heard    map[uint64]int    // the tick of each peer's last message
+
+	probe chan reply // of the read that finds out whether this member is ready
+
+	out outputs
+}
+
+// office is a leader's way into its term: elected, it applies what its
+// predecessors left up to its own no-op; then it proposes the term's first
+// entry, on which every later leader anchors; when that is applied it may answer.
+// A jump of local time leads back to officeOpening.
+type office uint8
+
+const (
+	officeNone    office = iota // not leader, or its no-op is not applied
+	officeOpening               // the opening entry is not applied
+	officeOpen                  // proposes and answers
+)
+
+// outputs is what a turn wants done, in order within each kind.
+type outputs struct {
+	messages []*raftpb.Message // to peers, at once
+	appends  []*raftpb.Message // MsgStorageAppend: to the disk; the responses go out when it is durable
+	forwards []outgoing        // to peers
+}
+
+type outgoing struct {
+	to  uint64
+	msg forward
+}
+
+// firstIndex is the index of the state that every log begins after.
+const firstIndex = 1
+
+// holdLimit is how long a call may wait for being proposed, measured by each
+// member that it reaches.
+const holdLimit = 5 * time.Second
+
+type replicaConfig struct {
+	self           uint64
+	smallest       bool
+	storage        raft.Storage
+	applied        uint64
+	seed           uint64 // where the numbers of forwarded calls begin
+	electionTicks  int
+	tick           time.Duration
+	requestTimeout time.Duration
+	limits         *Limits
+	logger         *slog.Logger
+}
+
+func newReplica(cfg replicaConfig) (*replica, error) {
+	raw, err := raft.NewRawNode(&raft.Config{
+		ID:                        cfg.self,
+		ElectionTick:              cfg.electionTicks,
+		HeartbeatTick:             1,
+		Storage:                   cfg.storage,
+		Applied:                   cfg.applied,
+		AsyncStorageWrites:        true,
+		MaxSizePerMsg:             1 << 20,
+		MaxCommittedSizePerReady:  4 << 20,
+		MaxUncommittedEntriesSize: 128 << 20,
+		MaxInflightMsgs:           256,
+		MaxInflightBytes:          16 << 20,
+		CheckQuorum:               true,
+		PreVote:                   true,
+		ReadOnlyOption:            raft.ReadOnlySafe,
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+		Logger:                    raftLogger{cfg.logger},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	r := &replica{
+		self: cfg.self, smallest: cfg.smallest,
+		limits: cfg.limits, bounds: cfg.limits.bounds(), logger: cfg.logger,
+		electionTicks: cfg.electionTicks, requestTimeout: cfg.requestTimeout,
+		raw: raw, table: newTable(), applied: cfg.applied,
+		clock:    clusterClock{maxJump: 2 * time.Duration(cfg.electionTicks) * cfg.tick},
+		waits:    newWaits(),
+		forwards: forwards{calls: map[uint64]*call{}, last: cfg.seed},
+		up:       map[uint64]bool{}, sessions: map[uint64]uint64{}, heard: map[uint64]int{},
+	}
+	r.reads.last = cfg.seed
+	r.refresh()
+	return r, nil
+}
+
+// begin begins a turn at the local instant now. What is handed in during the
+// turn has arrived by then, and nothing later has.
+func (r *replica) begin(now time.Time) {
+	r.now = now
+	jumped := r.clock.turn(now)
+	if r.office == officeOpen {
+		r.clock.heard()
+	}
+	if jumped && r.office != officeNone && !r.openFirst {
+		r.logger.Warn("local time jumped: committing an entry before answering")
+		r.beginOpening(false)
+	}
+}
+
+// tick lets a unit of raft's time pass and ends what has run out of time.
+func (r *replica) tick() {
+	r.ticks++
+	r.raw.Tick()
+	r.refresh()
+	r.expireFlight()
+	r.expireForwards()
+	r.expireReads()
+	r.dropSilent()
+	r.rerouteHeld()
+	if r.handingOver && r.successor() == 0 {
+		r.handingOver = false
+	}
+}
+
+// dropSilent lets go of the calls of members that have not been heard for two
+// election time-outs, whatever their streams look like.
+func (r *replica) dropSilent() {
+	if r.role != raft.StateLeader || len(r.waits.guests) == 0 {
+		return
+	}
+	for member, session := range r.sessions {
+		if r.ticks-r.heard[member] == 2*r.electionTicks {
+			r.dropGuests(member, session)
+		}
+	}
+}
+
+// step takes a message of a peer, or the disk's answer.
+func (r *replica) step(m *raftpb.Message) error {
+	err := r.raw.Step(m)
+	if err != nil && !errors.Is(err, raft.ErrProposalDropped) && !errors.Is(err, raft.ErrStepPeerNotFound) {
+		return fmt.Errorf("step %v: %w", m.GetType(), err)
+	}
+	switch m.GetType() {
+	case raftpb.MsgStorageAppendResp, raftpb.MsgStorageApplyResp:
+		return nil
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
+		r.refresh()
+		if m.GetFrom() == r.lead && m.GetTerm() == r.term {
+			r.clock.heard()
+		}
+	default:
+		if m.GetTerm() != r.term {
+			r.refresh()
+		}
+	}
+	if from := m.GetFrom(); from != r.self {
+		r.heard[from] = r.ticks
+	}
+	return nil
+}
+
+// refresh looks at raft's view of term and leader and acts on what changed.
+func (r *replica) refresh() {
+	st := r.raw.BasicStatus()
+	term, lead, role := st.GetTerm(), st.Lead, st.RaftState
+	r.commit = st.GetCommit()
+	if term == r.term && lead == r.lead && role == r.role {
+		return
+	}
+	wasLeader, oldTerm, oldLead := r.role == raft.StateLeader, r.term, r.lead
+	r.term, r.lead, r.role = term, lead, role
+	if wasLeader && (role != raft.StateLeader || term != oldTerm) {
+		r.leaveOffice()
+	}
+	if oldLead != 0 && oldLead != r.self && oldLead != lead {
+		r.failForwards(oldLead)
+	}
+	if lead != oldLead {
+		r.logger.Info("leader changed", "term", term, "leader", lead, "self", r.self)
+	}
+	r.rerouteHeld()
+}
+
+// leaveOffice ends this member's leadership: waits are interrupted, calls that
+// were not proposed go to the next leader, those in flight wait to be seen
+// applied or overwritten.
+func (r *replica) leaveOffice() {
+	r.clock.stop()
+	r.office, r.openFirst, r.stampWanted, r.handingOver = officeNone, false, false, false
+	r.proposals.last = 0
+	r.dropWaits()
+	p := &r.proposals
+	queued := append(append([]*call(nil), p.first...), p.queue...)
+	p.first, p.queue = nil, nil
+	for _, c := range queued {
+		if c.lane == laneNone {
+			continue // the new term detaches every waiter anyway
+		}
+		r.route(c)
+	}
+	r.rerouteReads()
+}
+
+// leads reports whether this member is raft's leader, in office or not yet.
+func (r *replica) leads() bool { return r.role == raft.StateLeader }
+
+// submit takes a new call.
+func (r *replica) submit(c *call) {
+	if c.lane != laneNone {
+		if r.load[c.lane] >= r.limits.Pending {
+			r.answer(c, reply{failure: overloaded})
+			return
+		}
+		r.load[c.lane]++
+	}
+	c.place = placeHeld
+	r.route(c)
+}
+
+// route gives a call that is not proposed its way: into the log, to the leader,
+// or on hold until there is one.
+func (r *replica) route(c *call) {
+	switch {
+	case r.leads():
+		r.enqueue(c)
+	case c.from != 0:
+		r.answer(c, reply{failure: elsewhere})
+	case r.lead == 0 || !r.up[r.lead]:
+		r.hold(c)
+	case c.read != readNone:
+		c.place = placeQueued
+		r.reads.queue = append(r.reads.queue, c)
+	default:
+		r.passOn(c)
+	}
+}
+
+// enqueue puts a call into the leader's queues.
+func (r *replica) enqueue(c *call) {
+	if c.refusal != nil {
+		r.answer(c, reply{failure: c.refusal})
+		return
+	}
+	c.place = placeQueued
+	switch {
+	case c.read != readNone:
+		r.reads.queue = append(r.reads.queue, c)
+	case c.goesFirst():
+		r.proposals.first = append(r.proposals.first, c)
+	default:
+		r.proposals.queue = append(r.proposals.queue, c)
+	}
+}
+
+func (r *replica) hold(c *call) {
+	c.place = placeHeld
+	r.held = append(r.held, c)
+}
+
+// rerouteHeld tries every held call again, and ends those that were held for
+// too long. A leader expires what waits in its queues in the same way.
+func (r *replica) rerouteHeld() {
+	held := r.held
+	r.held = nil
+	for _, c := range held {
+		if r.tooLate(c) || c.state.Load() == callLeft {
+			r.abandonUnproposed(c)
+			continue
+		}
+		r.route(c)
+	}
+	r.proposals.first = r.dropLate(r.proposals.first)
+	r.proposals.queue = r.dropLate(r.proposals.queue)
+	r.reads.queue = r.dropLate(r.reads.queue)
+}
+
+func (r *replica) dropLate(queue []*call) []*call {
+	kept := queue[:0]
+	for _, c := range queue {
+		if r.tooLate(c) || c.state.Load() == callLeft {
+			r.abandonUnproposed(c)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	clear(queue[len(kept):])
+	return kept
+}
+
+// peerUp is told that the outgoing stream to a member is up.
+func (r *replica) peerUp(id uint64) {
+	r.up[id] = true
+	if r.office == officeOpen {
+		r.stampWanted = true // it may be behind by all the quiet time (rule 7)
+	}
+	r.campaignAtBirth()
+	r.rerouteHeld()
+}
+
+// campaignAtBirth spares a cluster that has never had a leader its first
+// election time-out.
+func (r *replica) campaignAtBirth() {
+	if r.smallest && r.applied <= firstIndex && r.term <= 1 && r.lead == 0 && r.role == raft.StateFollower && r.quorumUp() {
+		_ = r.raw.Campaign() // refused when this member may not lead: then another will
+		r.refresh()
+	}
+}
+
+func (r *replica) quorumUp() bool {
+	voters, reached := 0, 1
+	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, _ tracker.Progress) {
+		if kind == raft.ProgressTypePeer {
+			voters++
+			if r.up[id] {
+				reached++
+			}
+		}
+	})
+	return reached > voters/2
+}
+
+// peerDown is told that the outgoing stream to a member is lost.
+func (r *replica) peerDown(id uint64) {
+	r.up[id] = false
+	r.raw.ReportUnreachable(id)
+	if id == r.lead {
+		r.failForwards(id)
+	}
+}
+
+// sessionUp is told that a member has opened the stream over which its calls come.
+func (r *replica) sessionUp(id, session uint64) {
+	r.sessions[id] = session
+	r.heard[id] = r.ticks
+}
+
+// sessionLost is told that such a stream is lost: the calls that came over it
+// have nobody who waits for them, and the answers to our own calls may be lost.
+func (r *replica) sessionLost(id, session uint64) {
+	if r.sessions[id] == session {
+		delete(r.sessions, id)
+		if id == r.lead {
+			r.failForwards(id)
+		}
+	}
+	r.dropGuests(id, session)
+}
+
+// advance proposes what waits, lets raft work, applies what is committed and
+// answers what can be answered, until nothing is left to do.
+func (r *replica) advance() error {
+	for {
+		r.propose()
+		r.startReads()
+		if !r.raw.HasReady() {
+			return nil
+		}
+		rd := r.raw.Ready()
+		if rd.SoftState != nil {
+			r.refresh()
+		}
+		if rd.HardState != nil {
+			r.commit = rd.HardState.GetCommit()
+		}
+		r.placed(rd.Entries)
+		for _, rs := range rd.ReadStates {
+			if len(rs.RequestCtx) == 8 {
+				r.confirm(binary.BigEndian.Uint64(rs.RequestCtx), rs.Index, 0)
+			}
+		}
+		if err := r.dispatch(rd.Messages); err != nil {
+			return err
+		}
+		r.serveReads()
+	}
+}
+
+// dispatch sorts raft's messages: to peers they leave at once, beside the
+// fsync; what depends on the disk rides as a response on the append message.
+// Committed entries are applied here and now.
+func (r *replica) dispatch(messages []*raftpb.Message) error {
+	for _, m := range messages {
+		switch m.GetTo() {
+		case raft.LocalAppendThread:
+			r.out.appends = append(r.out.appends, m)
+		case raft.LocalApplyThread:
+			if err := r.apply(m.GetEntries()); err != nil {
+				return err
+			}
+			for _, resp := range m.GetResponses() {
+				if err := r.step(resp); err != nil {
+					return err
+				}
+			}
+		default:
+			r.out.messages = append(r.out.messages, m)
+		}
+	}
+	return nil
+}
+
+func (r *replica) apply(entries []*raftpb.Entry) error {
+	for _, e := range entries {
+		if err := r.applyEntry(e); err != nil {
+			return fmt.Errorf("apply entry %d: %w", e.GetIndex(), err)
+		}
+	}
+	return nil
+}
+
+func (r *replica) applyEntry(e *raftpb.Entry) error {
+	b := r.settle(e.GetIndex(), e.GetTerm())
+	r.applied = e.GetIndex()
+	if e.GetType() != raftpb.EntryNormal {
+		return fmt.Errorf("%w: a change of the members, which this version does not know", ErrUnknownFormat)
+	}
+	if len(e.GetData()) == 0 { // raft's no-op
+		r.takeOffice(e.GetTerm())
+		return nil
+	}
+	if b != nil {
+		r.applyBatch(b)
+		return nil
+	}
+	ent, err := decodeEntry(e.GetData())
+	if err != nil {
+		return err
+	}
+	out := r.table.apply(&ent)
+	r.clock.applied(r.table.now())
+	r.swept(&out)
+	return nil
+}
+
+// applyBatch applies an entry of our own, as it was before it was encoded, and
+// answers its calls.
+func (r *replica) applyBatch(b *batch) {
+	out := r.table.apply(&b.entry)
+	r.clock.applied(r.table.now())
+	if b.term == r.term && r.leads() {
+		if b.opens == r.opening && r.office == officeOpening {
+			if b.entry.first {
+				r.clock.start()
+			}
+			r.office, r.openFirst = officeOpen, false
+		}
+		if b.handsOver {
+			r.transfer()
+		}
+	}
+	for i, c := range b.calls {
+		r.resolve(c, &out.results[i])
+	}
+	r.ended(out.events)
+	r.swept(&out)
+	r.proposals.recycle(b)
+}
+
+// takeOffice is reached when raft's no-op of a term is applied: all that earlier
+// leaders left is now in the table, and time is rebased on it.
+func (r *replica) takeOffice(term uint64) {
+	if !r.leads() || term != r.term {
+		return
+	}
+	r.proposals.last = r.clock.rebase()
+	r.beginOpening(true)
+}
+
+// beginOpening makes an entry come before the next answer: the term's first
+// one, or, after a jump of local time, one that tells later leaders the time.
+func (r *replica) beginOpening(first bool) {
+	r.office, r.openFirst, r.opener = officeOpening, first, false
+	r.opening++
+}
+
+// swept orders the next entry at once when the sweep left ends behind.
+func (r *replica) swept(out *outcome) {
+	if out.more && r.office == officeOpen {
+		r.stampWanted = true
+	}
+}
+
+// resolve answers the call of an applied command, or attaches it to its waiter.
+func (r *replica) resolve(c *call, res *result) {
+	if c.place != placeProposed {
+		if res.queued && c.waits() && r.leads() { // answered meanwhile: its time was up
+			r.claimForNobody(c, res)
+		}
+		return
+	}
+	if res.queued && c.waits() {
+		if r.leads() {
+			r.attach(c, res)
+		} else {
+			r.answer(c, reply{failure: waitInterrupted})
+		}
+		return
+	}
+	r.answer(c, r.answerOf(*res))
+}
+
+// claimForNobody sees to a wait whose call has been answered before it was queued.
+func (r *replica) claimForNobody(c *call, res *result) {
+	if a := r.waits.attached[res.waiter]; a != nil {
+		a.claim = max(a.claim, res.claim)
+		return
+	}
+	r.departed(c.cmd.lock, c.cmd.identity(), res.claim, lostTouch)
+}
+
+// answerOf is the reply with a result of the table; only a leader in office can
+// say how long a grant still has.
+func (r *replica) answerOf(res result) reply {
+	rep := reply{result: res, at: r.now}
+	if r.office == officeOpen {
+		rep.timed = true
+		rep.remaining = span(max(0, res.lock.end-r.clock.now()))
+		rep.now = r.clock.now()
+	}
+	return rep
+}
+
+// resultOf is the result with which a wait ends.
+func resultOf(ev *event) result {
+	res := result{lock: ev.lock, waiter: ev.waiter}
+	switch ev.kind {
+	case eventGranted:
+		res.code = pb.ErrorCode_OK
+	case eventTimedOut, eventLapsed:
+		res.code = pb.ErrorCode_TIMEOUT
+	default:
+		res.code = pb.ErrorCode_NOT_WAITING
+	}
+	return res
+}
+
+// answer ends a call. Whatever came before, a call is answered once.
+func (r *replica) answer(c *call, rep reply) {
+	r.uncount(c)
+	r.forget(c)
+	if c.from != 0 {
+		r.answerGuest(c, &rep)
+		return
+	}
+	if c.done != nil {
+		c.done <- rep
+	}
+}
+
+func (r *replica) answerGuest(c *call, rep *reply) {
+	m := forward{id: c.id}
+	switch {
+	case rep.failure != nil:
+		m.kind, m.failure = forwardFailed, rep.failure
+	case c.read == readIndex:
+		m.kind, m.index, m.now = forwardIndex, rep.index, rep.now
+	default:
+		m.kind, m.result, m.remaining, m.timed = forwardResult, rep.result, rep.remaining, rep.timed
+	}
+	r.respond(c.from, m)
+}
+
+// uncount takes a call out of the load: it is answered, or waits in a queue.
+func (r *replica) uncount(c *call) {
+	switch c.place {
+	case placeNone, placeAttached, placeAway:
+		return
+	}
+	if c.lane != laneNone {
+		r.load[c.lane]--
+	}
+}
+
+// handOver begins to give the leadership to another member. An entry goes
+// first, so that the successor knows how late it is (rule 7).
+func (r *replica) handOver() {
+	if r.office == officeOpen && r.successor() != 0 {
+		r.handingOver, r.stampWanted = true, true
+	}
+}
+
+func (r *replica) transfer() {
+	if to := r.successor(); to != 0 {
+		r.raw.TransferLeader(to)
+		return
+	}
+	r.handingOver = false
+}
+
+// successor is the reachable voter that has most of the log; 0 when there is none.
+func (r *replica) successor() uint64 {
+	var best, match uint64
+	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, pr tracker.Progress) {
+		if kind != raft.ProgressTypePeer || id == r.self || !r.up[id] || !pr.RecentActive {
+			return
+		}
+		if best == 0 || pr.Match > match || pr.Match == match && id < best {
+			best, match = id, pr.Match
+		}
+	})
+	return best
+}
+
+// close ends every call that is still here.
+func (r *replica) close() {
+	r.dropWaits()
+	for _, b := range r.proposals.flight {
+		for _, c := range b.calls {
+			if c.place == placeProposed {
+				r.answer(c, reply{failure: memberClosed})
+			}
+		}
+	}
+	for _, c := range r.forwards.calls {
+		r.answer(c, reply{failure: memberClosed})
+	}
+	for _, round := range r.reads.rounds {
+		for _, c := range round.calls {
+			if c.place == placeProposed {
+				r.answer(c, reply{failure: memberGone})
+			}
+		}
+	}
+	for _, queue := range [][]*call{r.held, r.proposals.first, r.proposals.queue, r.reads.queue} {
+		for _, c := range queue {
+			r.answer(c, reply{failure: memberGone})
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package raftlock
+
+import (
+	"context"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/pb"
+)
+
+// What a member knows of itself: Health, GetStatus, GetBackoffAdvice. None of
+// them asks another member.
+
+// GetBackoffAdvice advises by this member's own table, which may be a moment
+// behind the leader's.
+func (c *localClient) GetBackoffAdvice(ctx context.Context, req *client.BackoffAdviceRequest) (*client.BackoffAdvice, error) {
+	const op = "GetBackoffAdvice"
+	if req == nil {
+		_, err := c.refuse(op, nilRequest)
+		return nil, err
+	}
+	if f := checkID("lock_id", req.LockID); f != nil {
+		_, err := c.refuse(op, f)
+		return nil, err
+	}
+	var advice *client.BackoffAdvice
+	err := c.look(ctx, op, func(r *replica) {
+		lock, _ := r.table.info(req.LockID)
+		advice = adviceFor(&lock, &reply{now: r.clock.estimate()})
+	})
+	return advice, err
+}
+
+// GetStatus says what this member knows now.
+func (c *localClient) GetStatus(ctx context.Context, req *client.GetStatusRequest) (*client.ClusterStatus, error) {
+	const op = "GetStatus"
+	if req == nil {
+		_, err := c.refuse(op, nilRequest)
+		return nil, err
+	}
+	var status *client.ClusterStatus
+	err := c.look(ctx, op, func(r *replica) {
+		status = &client.ClusterStatus{
+			RaftStatus: c.node.raftStatus(r),
+			LockStats: &client.LockManagerStats{
+				ActiveLocksCount:    int32(r.table.heldCount()),
+				TotalWaitersCount:   int32(r.table.waiterCount()),
+				ContestedLocksCount: int32(r.table.contestedCount()),
+			},
+			Health: c.node.health(r),
+		}
+	})
+	return status, err
+}
+
+// Health says whether this member can serve now. When it cannot, the error is
+// around client.ErrUnavailable and the status says NOT_SERVING.
+func (c *localClient) Health(ctx context.Context, req *client.HealthRequest) (*client.HealthStatus, error) {
+	const op = "Health"
+	if req == nil {
+		_, err := c.refuse(op, nilRequest)
+		return nil, err
+	}
+	var health *client.HealthStatus
+	if err := c.look(ctx, op, func(r *replica) { health = c.node.health(r) }); err != nil {
+		return &client.HealthStatus{Status: client.HealthStatusNotServing, Message: err.Error()}, err
+	}
+	if health.Status == client.HealthStatusServing {
+		return health, nil
+	}
+	f := failed(pb.ErrorCode_UNAVAILABLE, outcomeNotProposed, "%s", health.Message)
+	return health, errorOf(op, f, fmt.Errorf("%s", health.Message))
+}
+
+// look runs a look at the replica in the loop.
+func (c *localClient) look(ctx context.Context, op string, look func(*replica)) error {
+	if c.closed.Load() {
+		return errorOf(op, clientClosed, nil)
+	}
+	if f, err := c.node.awaitFormed(ctx); f != nil {
+		return errorOf(op, f, err)
+	}
+	switch err := c.node.inLoop(ctx, look); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return errorOf(op, endedBy(ctx.Err(), outcomeNotProposed), ctx.Err())
+	default:
+		return errorOf(op, memberGone, nil)
+	}
+}
+
+func (n *Node) health(r *replica) *client.HealthStatus {
+	_, address := n.Leader()
+	now := n.clock.Now()
+	health := &client.HealthStatus{
+		Status:             client.HealthStatusServing,
+		Message:            "serving",
+		IsRaftLeader:       r.leads(),
+		RaftLeaderAddress:  address,
+		RaftTerm:           r.term,
+		RaftLastApplied:    r.applied,
+		CurrentActiveLocks: int32(r.table.heldCount()),
+
+		CurrentTotalWaiters: int32(r.table.waiterCount()),
+		Uptime:              now.Sub(n.started),
+		LastHealthCheckAt:   now,
+	}
+	if why := n.notServing(r); why != "" {
+		health.Status, health.Message = client.HealthStatusNotServing, why
+	}
+	return health
+}
+
+func (n *Node) notServing(r *replica) string {
+	select {
+	case <-n.ready:
+	default:
+		return "this member has not caught up yet"
+	}
+	switch {
+	case r.lead == 0:
+		return "no leader is known"
+	case r.leads() && r.office != officeOpen:
+		return "this member is about to lead"
+	case !r.leads() && !r.up[r.lead]:
+		return "the leader cannot be reached"
+	}
+	return ""
+}
+
+func (n *Node) raftStatus(r *replica) *client.RaftStatus {
+	last, _ := n.log.LastIndex() // a log in memory has no error
+	term, _ := n.log.Term(last)
+	return &client.RaftStatus{
+		NodeID:        n.cfg.Name,
+		Role:          roleName(r.role),
+		Term:          r.term,
+		LeaderID:      n.names[r.lead],
+		LastLogIndex:  last,
+		LastLogTerm:   term,
+		CommitIndex:   r.commit,
+		LastApplied:   r.applied,
+		SnapshotIndex: firstIndex,
+		SnapshotTerm:  firstIndex,
+	}
+}
+
+func roleName(role raft.StateType) string {
+	switch role {
+	case raft.StateLeader:
+		return "Leader"
+	case raft.StateFollower:
+		return "Follower"
+	}
+	return "Candidate"
+}

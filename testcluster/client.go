@@ -1,0 +1,190 @@
+package testcluster
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/raftlock/raftlock"
+	"github.com/raftlock/raftlock/client"
+)
+
+// Client is a client of the cluster: a client.Client that goes to another
+// member when the one that it uses is crashed. A call that a crash interrupts is
+// made again at another member with the same identity.
+type Client struct {
+	cluster *Cluster
+
+	mu struct {
+		sync.Mutex
+		member int
+		local  client.Client
+		node   *raftlock.Node // the one that local is of
+		closed bool
+		policy *client.RetryPolicy
+	}
+}
+
+var _ client.Client = (*Client)(nil)
+
+// Client returns a client that begins at the leader.
+func (c *Cluster) Client() *Client {
+	c.tb.Helper()
+	return c.ClientOn(c.Leader())
+}
+
+// ClientOn returns a client that begins at member i, and stays there as long as
+// that runs.
+func (c *Cluster) ClientOn(i int) *Client {
+	cl := &Client{cluster: c}
+	cl.mu.member = i
+	return cl
+}
+
+// at returns a client in process of a member that runs, the present one if it
+// does; false when none does.
+func (c *Client) at() (client.Client, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	members := len(c.cluster.members)
+	for tried := range members {
+		i := (c.mu.member + tried) % members
+		node := c.cluster.running(i)
+		if node == nil {
+			continue
+		}
+		if node != c.mu.node {
+			c.mu.member, c.mu.node, c.mu.local = i, node, node.Client()
+			if c.mu.policy != nil {
+				c.mu.local.SetRetryPolicy(*c.mu.policy)
+			}
+			if c.mu.closed {
+				_ = c.mu.local.Close() // always nil
+			}
+		}
+		return c.mu.local, true
+	}
+	return nil, false
+}
+
+// errAllDown is what calls return when every member is crashed.
+var errAllDown = errors.New("testcluster: all members are down")
+
+// do makes a call at the present member, and again at another one as often as
+// the member is crashed meanwhile.
+func do[T any](c *Client, call func(cl client.Client, again bool) (T, error)) (T, error) {
+	for again := false; ; again = true {
+		local, ok := c.at()
+		if !ok {
+			var none T
+			return none, client.NewClientError("call", errors.Join(client.ErrUnavailable, errAllDown), 0, nil)
+		}
+		result, err := call(local, again)
+		if !errors.Is(err, raftlock.ErrClosed) {
+			return result, err
+		}
+	}
+}
+
+func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
+	return do(c, func(cl client.Client, again bool) (*client.AcquireResult, error) {
+		if again && req != nil {
+			repeat := *req
+			repeat.Attempt = max(req.Attempt, 1) + 1
+			req = &repeat
+		}
+		return cl.Acquire(ctx, req)
+	})
+}
+
+// Release counts as done, when it is repeated, if the grant is over by then.
+func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*client.ReleaseResult, error) {
+	return do(c, func(cl client.Client, again bool) (*client.ReleaseResult, error) {
+		result, err := cl.Release(ctx, req)
+		over := errors.Is(err, client.ErrLockNotFound) || errors.Is(err, client.ErrNotLockOwner) || errors.Is(err, client.ErrVersionMismatch)
+		if again && over {
+			return &client.ReleaseResult{Released: true}, nil
+		}
+		return result, err
+	})
+}
+
+func (c *Client) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
+	return do(c, func(cl client.Client, _ bool) (*client.RenewResult, error) { return cl.Renew(ctx, req) })
+}
+
+func (c *Client) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest) (*client.LockInfo, error) {
+	return do(c, func(cl client.Client, _ bool) (*client.LockInfo, error) { return cl.GetLockInfo(ctx, req) })
+}
+
+func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
+	return do(c, func(cl client.Client, _ bool) (*client.GetLocksResult, error) { return cl.GetLocks(ctx, req) })
+}
+
+func (c *Client) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
+	return do(c, func(cl client.Client, _ bool) (*client.EnqueueResult, error) { return cl.EnqueueWaiter(ctx, req) })
+}
+
+// CancelWait counts as done, when it is repeated, if nobody waits by then.
+func (c *Client) CancelWait(ctx context.Context, req *client.CancelWaitRequest) (*client.CancelWaitResult, error) {
+	return do(c, func(cl client.Client, again bool) (*client.CancelWaitResult, error) {
+		result, err := cl.CancelWait(ctx, req)
+		if again && errors.Is(err, client.ErrNotWaiting) {
+			return &client.CancelWaitResult{Cancelled: true}, nil
+		}
+		return result, err
+	})
+}
+
+func (c *Client) GetBackoffAdvice(ctx context.Context, req *client.BackoffAdviceRequest) (*client.BackoffAdvice, error) {
+	return do(c, func(cl client.Client, _ bool) (*client.BackoffAdvice, error) { return cl.GetBackoffAdvice(ctx, req) })
+}
+
+func (c *Client) GetStatus(ctx context.Context, req *client.GetStatusRequest) (*client.ClusterStatus, error) {
+	return do(c, func(cl client.Client, _ bool) (*client.ClusterStatus, error) { return cl.GetStatus(ctx, req) })
+}
+
+func (c *Client) Health(ctx context.Context, req *client.HealthRequest) (*client.HealthStatus, error) {
+	return do(c, func(cl client.Client, _ bool) (*client.HealthStatus, error) { return cl.Health(ctx, req) })
+}
+
+// GetLeaderAddress returns what the present member knows: nothing in a cluster
+// that serves nobody outside.
+func (c *Client) GetLeaderAddress() string {
+	local, ok := c.at()
+	if !ok {
+		return ""
+	}
+	return local.GetLeaderAddress()
+}
+
+// IsConnected reports whether a member runs that knows a leader.
+func (c *Client) IsConnected() bool {
+	local, ok := c.at()
+	return ok && local.IsConnected()
+}
+
+// GetMetrics returns nil: calls in process are not measured.
+func (c *Client) GetMetrics() client.Metrics { return nil }
+
+// SetRetryPolicy governs the repeats of calls made from now on.
+func (c *Client) SetRetryPolicy(policy client.RetryPolicy) {
+	if local, ok := c.at(); ok {
+		local.SetRetryPolicy(policy)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.policy = &policy
+}
+
+// Close closes this client only.
+func (c *Client) Close() error {
+	local, ok := c.at()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.closed = true
+	if !ok {
+		return nil
+	}
+	return local.Close()
+}

@@ -1,0 +1,354 @@
+package testcluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/raftlock/raftlock"
+	"github.com/raftlock/raftlock/internal/memnet"
+)
+
+const (
+	// tick makes an election take a fifth of a second outside a bubble.
+	tick = 10 * time.Millisecond
+	// patience is how long a helper waits for what must come about.
+	patience = 30 * time.Second
+	// poll is how often it looks.
+	poll = 2 * time.Millisecond
+)
+
+// Cluster is a lock cluster of one test. Its methods may be called
+// concurrently; those that wait fail the test when what they wait for does not
+// come, and must therefore be called from the test's own goroutine. Members are
+// numbered from 0.
+type Cluster struct {
+	tb      testing.TB
+	network *memnet.Network
+	limits  raftlock.Limits
+	members []*member
+}
+
+// member is one of the cluster's machines.
+type member struct {
+	name, addr string
+
+	mu struct {
+		sync.Mutex
+		disk      *raftlock.MemoryStorage
+		transport *memnet.Transport
+		node      *raftlock.Node // nil while it is down
+	}
+}
+
+// Option changes what New makes.
+type Option func(*Cluster)
+
+// WithLimits gives the members limits of your own.
+func WithLimits(limits raftlock.Limits) Option {
+	return func(c *Cluster) { c.limits = limits }
+}
+
+// New starts a cluster of size members (1 to 9) for the test and returns when
+// it has a leader. The test's cleanup compares the members' tables and stops
+// them.
+func New(tb testing.TB, size int, opts ...Option) *Cluster {
+	tb.Helper()
+	if size < 1 || size > 9 {
+		tb.Fatalf("testcluster: size is %d, must be 1 to 9", size)
+	}
+	c := &Cluster{tb: tb, network: memnet.New()}
+	for _, opt := range opts {
+		opt(c)
+	}
+	for i := range size {
+		name := fmt.Sprintf("n%d", i+1)
+		m := &member{name: name, addr: "mem://" + name}
+		c.members = append(c.members, m)
+	}
+	c.makeDisks()
+	tb.Cleanup(c.cleanup)
+	for i := range c.members {
+		c.start(i)
+	}
+	c.Leader()
+	return c
+}
+
+// makeDisks gives every member a disk on which the cluster is already formed:
+// the meeting of empty members takes a while and is not what is tested here.
+func (c *Cluster) makeDisks() {
+	ids := map[string]raftlock.MemberID{}
+	for _, m := range c.members {
+		id := rand.Uint64() >> 1
+		ids[m.name] = raftlock.MemberID{NodeID: id, Incarnation: id}
+	}
+	clusterID := rand.Uint64() >> 1
+	for _, m := range c.members {
+		born := raftlock.Identity{Name: m.name, ClusterName: clusterName, Incarnation: ids[m.name].Incarnation}
+		formed := born
+		formed.ClusterID, formed.Members = clusterID, ids
+		started := formed
+		started.Started = true
+		disk := raftlock.NewMemoryStorage()
+		_, err := disk.Load()
+		for _, step := range []func() error{
+			func() error { return disk.SaveIdentity(born) },
+			func() error { return disk.Bootstrap(formed) },
+			func() error { return disk.SaveIdentity(started) },
+		} {
+			if err == nil {
+				err = step()
+			}
+		}
+		if err != nil {
+			c.tb.Fatalf("testcluster: make disk of %s: %v", m.name, err)
+		}
+		m.mu.disk = disk
+	}
+}
+
+const clusterName = "testcluster"
+
+// start starts a member that is down on the disk that it left.
+func (c *Cluster) start(i int) {
+	c.tb.Helper()
+	m := c.members[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.node != nil {
+		c.tb.Fatalf("testcluster: member %d runs already", i)
+	}
+	m.mu.disk = m.mu.disk.Reopen()
+	m.mu.transport = c.network.Transport(m.addr)
+	addrs := map[string]string{}
+	for _, other := range c.members {
+		addrs[other.name] = other.addr
+	}
+	node, err := raftlock.Open(raftlock.Config{
+		Name: m.name, ClusterName: clusterName, InitialCluster: addrs,
+		Storage: m.mu.disk, Transport: m.mu.transport,
+		Logger:       slog.New(slog.NewTextHandler(logWriter{c.tb}, nil)),
+		TickInterval: tick, Limits: c.limits,
+	})
+	if err != nil {
+		c.tb.Fatalf("testcluster: start member %d: %v", i, err)
+	}
+	m.mu.node = node
+}
+
+// logWriter gives the members' log to the test, which shows it when it fails.
+type logWriter struct{ tb testing.TB }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.tb.Logf("%s", p)
+	return len(p), nil
+}
+
+// Node returns member i; it fails the test when the member is down.
+func (c *Cluster) Node(i int) *raftlock.Node {
+	c.tb.Helper()
+	n := c.running(i)
+	if n == nil {
+		c.tb.Fatalf("testcluster: member %d is down", i)
+	}
+	return n
+}
+
+// running returns member i, nil when it is down.
+func (c *Cluster) running(i int) *raftlock.Node {
+	m := c.members[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.node
+}
+
+// Leader waits for a leader that a majority follows and returns its number.
+func (c *Cluster) Leader() int {
+	c.tb.Helper()
+	leader := -1
+	c.wait("a leader", func() bool {
+		leader = c.leader()
+		return leader >= 0
+	})
+	return leader
+}
+
+// leader returns the member that leads by its own word and that of a majority.
+func (c *Cluster) leader() int {
+	votes := map[string]int{}
+	for i := range c.members {
+		if n := c.running(i); n != nil {
+			name, _ := n.Leader()
+			votes[name]++
+		}
+	}
+	for i, m := range c.members {
+		n := c.running(i)
+		if n != nil && n.IsLeader() && votes[m.name] > len(c.members)/2 && isReady(n) {
+			return i
+		}
+	}
+	return -1
+}
+
+func isReady(n *raftlock.Node) bool {
+	select {
+	case <-n.Ready():
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits until holds does, and fails the test if it never does.
+func (c *Cluster) wait(what string, holds func() bool) {
+	c.tb.Helper()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for !holds() {
+		select {
+		case <-ticker.C:
+		case <-limit.C:
+			c.tb.Fatalf("testcluster: no %s within %v", what, patience)
+		}
+	}
+}
+
+// Crash stops member i as a power cut would: nobody is told, nothing is handed
+// over; its disk keeps what was durable.
+func (c *Cluster) Crash(i int) {
+	c.tb.Helper()
+	if !c.crash(i) {
+		c.tb.Fatalf("testcluster: member %d is down already", i)
+	}
+}
+
+func (c *Cluster) crash(i int) bool {
+	m := c.members[i]
+	m.mu.Lock()
+	node, transport := m.mu.node, m.mu.transport
+	m.mu.node = nil
+	if node != nil {
+		m.mu.disk = m.mu.disk.Reopen() // from now on the old member writes nothing
+	}
+	m.mu.Unlock()
+	if node == nil {
+		return false
+	}
+	_ = transport.Close() // the network in memory has no error to tell
+	_ = node.Close()      // what the disk says to a member that has lost it is no news
+	return true
+}
+
+// CrashLeader crashes the leader and returns its number.
+func (c *Cluster) CrashLeader() int {
+	c.tb.Helper()
+	i := c.Leader()
+	c.Crash(i)
+	return i
+}
+
+// Restart starts member i, which is down, again with the disk that it had. It
+// does not wait for it.
+func (c *Cluster) Restart(i int) {
+	c.tb.Helper()
+	c.start(i)
+}
+
+// Isolate cuts member i off from all others, until Heal.
+func (c *Cluster) Isolate(i int) { c.network.Isolate(c.members[i].addr) }
+
+// Partition cuts the members into groups that do not reach each other, until
+// Heal. A member that is in no group is alone.
+func (c *Cluster) Partition(groups ...[]int) {
+	var addrs [][]string
+	for _, group := range groups {
+		var names []string
+		for _, i := range group {
+			names = append(names, c.members[i].addr)
+		}
+		addrs = append(addrs, names)
+	}
+	c.network.Partition(addrs...)
+}
+
+// Heal mends all that Isolate and Partition have cut.
+func (c *Cluster) Heal() { c.network.Heal() }
+
+// cleanup compares the members' tables and stops them.
+func (c *Cluster) cleanup() {
+	c.tb.Helper()
+	c.Heal()
+	defer func() {
+		for i := range c.members {
+			c.crash(i)
+		}
+	}()
+	if !c.tb.Failed() {
+		c.compare()
+	}
+}
+
+// compare waits until all running members stand at one index, and compares
+// their tables there.
+func (c *Cluster) compare() {
+	c.tb.Helper()
+	if c.countRunning() <= len(c.members)/2 {
+		return // no quorum: they need not have the same log
+	}
+	var hashes map[string]uint64
+	c.wait("common index of all members", func() bool {
+		var same bool
+		hashes, same = c.hashes()
+		return same
+	})
+	first, set := uint64(0), false
+	for _, m := range c.members {
+		hash, ok := hashes[m.name]
+		if ok && set && hash != first {
+			c.tb.Errorf("testcluster: the lock tables differ: %x", hashes)
+			return
+		}
+		if ok {
+			first, set = hash, true
+		}
+	}
+}
+
+func (c *Cluster) countRunning() (n int) {
+	for i := range c.members {
+		if c.running(i) != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// hashes reads the running members' hashes and whether they are of one index.
+func (c *Cluster) hashes() (map[string]uint64, bool) {
+	hashes := map[string]uint64{}
+	var common uint64
+	for i, m := range c.members {
+		n := c.running(i)
+		if n == nil {
+			continue
+		}
+		index, hash, err := n.StateHash(context.Background())
+		if err != nil {
+			c.tb.Errorf("testcluster: member %d has failed: %v, %v", i, err, n.Err())
+			return nil, true
+		}
+		if common != 0 && index != common {
+			return nil, false
+		}
+		common, hashes[m.name] = index, hash
+	}
+	return hashes, true
+}

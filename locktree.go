@@ -1,6 +1,10 @@
 package raftlock
 
-import "github.com/google/btree"
+import (
+	"github.com/google/btree"
+
+	"github.com/raftlock/raftlock/pb"
+)
 
 type lockFlags uint8
 
@@ -195,6 +199,47 @@ func (t *lockTree) from(id string, fn func(l *lockRecord) bool) {
 		l = lockRecord{item.id, item.cell.lockState}
 		return fn(&l)
 	})
+}
+
+// openLock is a lock that a command or an end is working on: a copy of its
+// record, written back by close. A lock that is not in the table (not known)
+// gets there only by a grant.
+type openLock struct {
+	lockRecord
+	known bool
+	dirty bool
+}
+
+func (t *table) open(id string) *openLock {
+	l := &t.work
+	l.lockRecord, l.known = t.locks.get(id)
+	l.dirty = false
+	if !l.known {
+		l.id = id
+	}
+	return l
+}
+
+func (t *table) close(l *openLock) {
+	if l.dirty {
+		t.standLock(&l.lockRecord)
+		t.locks.put(&l.lockRecord)
+	}
+}
+
+// refusal is why a holder's command may not touch the lock, or OK.
+func (l *openLock) refusal(c *command) pb.ErrorCode {
+	switch {
+	case !l.known:
+		return pb.ErrorCode_LOCK_NOT_FOUND
+	case !l.held():
+		return pb.ErrorCode_LOCK_NOT_HELD
+	case l.owner != c.client:
+		return pb.ErrorCode_NOT_LOCK_OWNER
+	case l.version != c.version:
+		return pb.ErrorCode_VERSION_MISMATCH
+	}
+	return pb.ErrorCode_OK
 }
 
 // The state hash is a sum of item hashes, so that a change costs the hash of

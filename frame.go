@@ -31,11 +31,15 @@ func (f *frame) empty() bool { return len(f.messages) == 0 && len(f.forwards) ==
 
 // encode makes the frame's bytes.
 func (f *frame) encode() ([]byte, error) {
-	var b, scratch []byte
+	total := 0
+	for _, m := range f.messages {
+		total += protowire.SizeTag(1) + protowire.SizeBytes(proto.Size(m))
+	}
+	var scratch []byte
+	b := make([]byte, 0, total+64*len(f.forwards))
 	for _, m := range f.messages {
 		b = protowire.AppendTag(b, 1, protowire.BytesType)
-		size := proto.Size(m)
-		b = protowire.AppendVarint(b, uint64(size))
+		b = protowire.AppendVarint(b, uint64(proto.Size(m))) // leaves the sizes within m cached
 		var err error
 		if b, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(b, m); err != nil {
 			return nil, fmt.Errorf("encode raft message: %w", err)

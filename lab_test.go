@@ -194,7 +194,7 @@ func (l *lab) settle() {
 
 func (l *lab) busy() bool {
 	for _, n := range l.nodes {
-		if n.r != nil && !n.stopped && len(n.inbox)+len(n.calls) > 0 {
+		if n.r != nil && !n.stopped && (len(n.inbox)+len(n.calls) > 0 || n.r.wantsTurn()) {
 			return true
 		}
 	}

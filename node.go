@@ -429,6 +429,9 @@ func (n *Node) loop(r *replica) error {
 			alarm.Stop()
 		}
 		ticked = false
+		if r.wantsTurn() && n.ctx.Err() == nil {
+			continue
+		}
 		select {
 		case <-n.inbox.wake:
 		case <-alarm.C:

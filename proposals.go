@@ -52,6 +52,8 @@ func (r *replica) propose() {
 func (r *replica) mayPropose() bool {
 	p := &r.proposals
 	switch {
+	case r.refused:
+		return false
 	case r.office == officeOpening && !r.opener:
 		return true // the term's first entry, or the first after a jump
 	case r.office != officeOpen || r.handingOver && !r.stampWanted:
@@ -94,6 +96,7 @@ func (r *replica) proposeBatch() bool {
 			r.logger.Warn("proposal refused", "error", err)
 		}
 		r.putBack(b)
+		r.refused = true
 		return false
 	}
 	p.flight = append(p.flight, b)

@@ -39,10 +39,10 @@ const maxReadRounds = 2
 
 // startReads begins a round for the reads that wait.
 func (r *replica) startReads() {
-	rd := &r.reads
-	if len(rd.queue) == 0 || r.unconfirmedRounds() >= maxReadRounds {
+	if !r.mayStartReads() {
 		return
 	}
+	rd := &r.reads
 	round := &readRound{begun: r.ticks}
 	for _, c := range rd.queue {
 		if r.tooLate(c) || !c.state.CompareAndSwap(callWaits, callTaken) {
@@ -70,6 +70,10 @@ func (r *replica) startReads() {
 // answersReads reports whether reads may be answered now: by a follower with
 // what the leader said, by a leader only in office.
 func (r *replica) answersReads() bool { return !r.leads() || r.office == officeOpen }
+
+func (r *replica) mayStartReads() bool {
+	return len(r.reads.queue) > 0 && r.unconfirmedRounds() < maxReadRounds
+}
 
 func (r *replica) unconfirmedRounds() (n int) {
 	for _, round := range r.reads.rounds {

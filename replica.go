@@ -48,6 +48,7 @@ type replica struct {
 	opening     uint64 // counts the ways into officeOpening, so that only the last one's entry opens
 	stampWanted bool   // an entry is wanted though no call waits
 	handingOver bool   // the leadership is being given away
+	refused     bool   // raft took no proposal; it is asked again with the next tick
 
 	held      []*call // calls that wait for a leader
 	load      [lanes]int
@@ -164,6 +165,7 @@ func (r *replica) begin(now time.Time) {
 // tick lets a unit of raft's time pass and ends what has run out of time.
 func (r *replica) tick() {
 	r.ticks++
+	r.refused = false
 	r.raw.Tick()
 	r.refresh()
 	r.expireFlight()
@@ -402,14 +404,13 @@ func (r *replica) sessionLost(id, session uint64) {
 }
 
 // advance proposes what waits, lets raft work, applies what is committed and
-// answers what can be answered, until nothing is left to do.
+// answers what can be answered. It proposes once, before anything is answered:
+// those who are answered now should come back first, so that their next calls
+// ride with the ones that wait already. See wantsTurn.
 func (r *replica) advance() error {
-	for {
-		r.propose()
-		r.startReads()
-		if !r.raw.HasReady() {
-			return nil
-		}
+	r.propose()
+	r.startReads()
+	for r.raw.HasReady() {
 		rd := r.raw.Ready()
 		if rd.SoftState != nil {
 			r.refresh()
@@ -428,7 +429,12 @@ func (r *replica) advance() error {
 		}
 		r.serveReads()
 	}
+	return nil
 }
+
+// wantsTurn reports whether there is something to propose or to read already: the next
+// turn should come without waiting for input.
+func (r *replica) wantsTurn() bool { return r.mayPropose() || r.mayStartReads() }
 
 // dispatch sorts raft's messages: to peers they leave at once, beside the
 // fsync; what depends on the disk rides as a response on the append message.
@@ -478,6 +484,9 @@ func (r *replica) applyEntry(e *raftpb.Entry) error {
 		return nil
 	}
 	ent, err := decodeEntry(e.GetData())
+	if errors.Is(err, errUnknownFormat) {
+		return fmt.Errorf("%w: %w", ErrUnknownFormat, err)
+	}
 	if err != nil {
 		return err
 	}

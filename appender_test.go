@@ -1,0 +1,160 @@
+package raftlock
+
+import (
+	"errors"
+	"testing"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// entriesOf makes entries of one term from index first to last.
+func entriesOf(term, first, last uint64) (entries []*raftpb.Entry) {
+	for i := first; i <= last; i++ {
+		entries = append(entries, &raftpb.Entry{Term: new(term), Index: new(i)})
+	}
+	return entries
+}
+
+func TestMergeEntries(t *testing.T) {
+	for name, c := range map[string]struct {
+		have, more []*raftpb.Entry
+		last       uint64
+		terms      []uint64
+	}{
+		"nothing":           {nil, nil, 0, nil},
+		"nothing more":      {entriesOf(1, 2, 3), nil, 3, []uint64{1, 1}},
+		"the first":         {nil, entriesOf(1, 2, 3), 3, []uint64{1, 1}},
+		"behind":            {entriesOf(1, 2, 3), entriesOf(2, 4, 4), 4, []uint64{1, 1, 2}},
+		"over the end":      {entriesOf(1, 2, 4), entriesOf(2, 3, 3), 3, []uint64{1, 2}},
+		"over all":          {entriesOf(1, 3, 4), entriesOf(2, 3, 3), 3, []uint64{2}},
+		"over all and more": {entriesOf(1, 3, 4), entriesOf(2, 2, 3), 3, []uint64{2, 2}},
+	} {
+		got := mergeEntries(c.have, c.more)
+		if len(got) != len(c.terms) {
+			t.Errorf("%s: %d entries, want %d", name, len(got), len(c.terms))
+			continue
+		}
+		for i, e := range got {
+			if e.GetTerm() != c.terms[i] {
+				t.Errorf("%s: entry %d is of term %d", name, i, e.GetTerm())
+			}
+		}
+		if len(got) > 0 && got[len(got)-1].GetIndex() != c.last {
+			t.Errorf("%s: ends at %d", name, got[len(got)-1].GetIndex())
+		}
+	}
+}
+
+func TestMergeEntriesLeavesTheirArraysAlone(t *testing.T) {
+	have := entriesOf(1, 2, 4)
+	mergeEntries(have[:1], entriesOf(2, 3, 3))
+	if have[1].GetTerm() != 1 {
+		t.Error("an array that is not ours was written to")
+	}
+}
+
+// sickDisk fails its appends.
+type sickDisk struct{ Storage }
+
+var errSick = errors.New("input/output error")
+
+func (sickDisk) Append(*raftpb.HardState, []*raftpb.Entry) error { return errSick }
+
+// What raft attached to a write must never leave when the write has failed.
+func TestFailedWriteDeliversNothing(t *testing.T) {
+	log := labLog([]uint64{1})
+	a := newAppender(sickDisk{}, log, func([]*raftpb.Message) { t.Error("a response has left") })
+	err := a.write([]*raftpb.Message{{
+		Type: raftpb.MsgStorageAppend.Enum(), Entries: entriesOf(1, 2, 2),
+		Responses: []*raftpb.Message{{Type: raftpb.MsgAppResp.Enum()}},
+	}})
+	if !errors.Is(err, errSick) {
+		t.Errorf("error: %v", err)
+	}
+	if last, _ := log.LastIndex(); last != firstIndex {
+		t.Errorf("raft can read entry %d, which is not durable", last)
+	}
+}
+
+// orderedDisk notes what it is given.
+type orderedDisk struct {
+	Storage
+	writes  int
+	hard    *raftpb.HardState
+	entries []*raftpb.Entry
+}
+
+func (d *orderedDisk) Append(hard *raftpb.HardState, entries []*raftpb.Entry) error {
+	d.writes++
+	d.hard, d.entries = hard, entries
+	return nil
+}
+
+func TestGatheredMessagesAreOneWrite(t *testing.T) {
+	disk := &orderedDisk{}
+	var delivered []*raftpb.Message
+	a := newAppender(disk, labLog([]uint64{1}), func(m []*raftpb.Message) { delivered = m })
+	hard := func(term, vote, commit uint64) *raftpb.Message {
+		return &raftpb.Message{Term: new(term), Vote: new(vote), Commit: new(commit)}
+	}
+	first, last := hard(2, 1, 1), hard(3, 2, 1)
+	first.Entries, last.Entries = entriesOf(2, 2, 4), entriesOf(3, 3, 3)
+	first.Responses = []*raftpb.Message{{Type: raftpb.MsgAppResp.Enum()}}
+	last.Responses = []*raftpb.Message{{Type: raftpb.MsgVoteResp.Enum()}}
+	if err := a.write([]*raftpb.Message{first, last}); err != nil {
+		t.Fatal(err)
+	}
+	if disk.writes != 1 || disk.hard.GetTerm() != 3 || len(disk.entries) != 2 {
+		t.Errorf("%d writes, term %d, %d entries", disk.writes, disk.hard.GetTerm(), len(disk.entries))
+	}
+	if len(delivered) != 2 || delivered[0].GetType() != raftpb.MsgAppResp {
+		t.Errorf("delivered %v", delivered)
+	}
+}
+
+func TestSnapshotFromTheLeaderStopsTheMember(t *testing.T) {
+	a := newAppender(sickDisk{}, labLog([]uint64{1}), func([]*raftpb.Message) {})
+	snap := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9)), Term: new(uint64(2))}}
+	if raft.IsEmptySnap(snap) {
+		t.Fatal("the test's snapshot is empty")
+	}
+	if err := a.write([]*raftpb.Message{{Snapshot: snap}}); !errors.Is(err, ErrUnknownFormat) {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// An entry that a newer version wrote must stop the member before it is applied.
+func TestEntryOfANewerVersionStopsTheMember(t *testing.T) {
+	l := newLab(t, 1)
+	n := l.nodes[0]
+	l.elect(n)
+	hash := n.r.table.hash()
+	newer := appendEntry(nil, &entry{stamp: 1})
+	newer[0]++ // the version
+	if err := n.r.raw.Propose(newer); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for range 10 {
+		if err = n.r.advance(); err != nil {
+			break
+		}
+		appends := n.r.out.appends
+		n.r.out = outputs{}
+		n.appends = appends
+		l.flush(n)
+		for _, m := range n.inbox {
+			if err := n.r.step(m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.inbox = nil
+	}
+	if !errors.Is(err, ErrUnknownFormat) {
+		t.Errorf("error: %v", err)
+	}
+	if n.r.table.hash() != hash {
+		t.Error("some of it was applied")
+	}
+}

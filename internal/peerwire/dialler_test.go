@@ -75,14 +75,13 @@ func TestDialMuteAcceptor(t *testing.T) {
 			client, _ := open(t, "", Config{TLS: config}, defaultLimits)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
+			since := time.Now()
 			if _, err := client.Dial(ctx, addr); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v, want the context's end", err)
 			}
-
-			ctx, cancel = context.WithCancel(t.Context())
-			cancel()
-			if _, err := client.Dial(ctx, addr); !errors.Is(err, context.Canceled) {
-				t.Errorf("%v, want the context's end", err)
+			// gRPC itself gives up after 20 s.
+			if took := time.Since(since); took > 10*time.Second {
+				t.Errorf("the context's end is noticed after %v", took)
 			}
 
 			dialled := make(chan error, 1)
@@ -146,14 +145,16 @@ func TestTLSErrorIsWrapped(t *testing.T) {
 	}
 }
 
-// The config that a transport was given is not changed by using it.
+// The config is not changed by using it: the next address has another name.
 func TestTLSConfigIsCloned(t *testing.T) {
 	config := newAuthority(t).mutual(t)
 	server, addr := open(t, "", Config{TLS: config}, defaultLimits)
 	serve(t, server, echoAll)
 	echoes(t, server, addr)
-	if config.ServerName != "" || config.NextProtos != nil {
-		t.Errorf("ServerName %q, NextProtos %v", config.ServerName, config.NextProtos)
+	for _, used := range []*tls.Config{config, server.tls} {
+		if used.ServerName != "" || used.NextProtos != nil {
+			t.Errorf("ServerName %q, NextProtos %v", used.ServerName, used.NextProtos)
+		}
 	}
 }
 

@@ -24,7 +24,8 @@ func knock(t *testing.T, kind, addr, data string) {
 		return
 	}
 	defer conn.Close() //nolint:errcheck // read to its end
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	// Less than it takes unanswered pings to end a connection.
+	_ = conn.SetDeadline(time.Now().Add(acceptorPingAfter + acceptorPingAnswer - time.Second))
 	_, _ = conn.Write([]byte(data))
 	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%s: the connection is kept", kind)
@@ -45,6 +46,7 @@ func TestGarbage(t *testing.T) {
 		"noise in http/2":     preface + settings + strings.Repeat("\xff", 4096),
 		"broken headers":      preface + settings + "\x00\x00\x04\x01\x05\x00\x00\x00\x01\xff\xff\xff\xff",
 		"data without stream": preface + settings + "\x00\x00\x01\x00\x00\x00\x00\x00\x07x",
+		"idle http/2":         preface + settings,
 		"half a TLS hello":    "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 	}
 	short := defaultLimits

@@ -124,6 +124,9 @@ func acceptReturns(t *testing.T, open Open) {
 	recvFails(t, s)
 	sendFails(t, s)
 	accepted := take(t, "the accepted stream", kept)
+	if err := accepted.Send([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Send after accept has returned: %v, want net.ErrClosed", err)
+	}
 	recvFails(t, accepted)
 	sendFails(t, accepted)
 	noError(t, "close", s.Close())

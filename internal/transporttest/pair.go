@@ -42,19 +42,26 @@ func serving(t *testing.T, open Open, accept func(raftlock.PeerStream)) member {
 	return m
 }
 
-// stay returns an accept for Serve that publishes its streams, and stays until
-// the peer breaks them.
-func stay() (func(raftlock.PeerStream), <-chan raftlock.PeerStream) {
-	streams := make(chan raftlock.PeerStream, 16)
+// stay returns an accept for Serve that publishes its streams. It stays until
+// Recv has returned an error, or to the end of the check: in particular after
+// Close, which has to break the stream by itself.
+func stay(t *testing.T) (func(raftlock.PeerStream), <-chan raftlock.PeerStream) {
+	t.Helper()
+	streams, released := make(chan raftlock.PeerStream, 1), make(chan struct{})
+	// Registered by callers after the transport's Close, so it runs before.
+	t.Cleanup(func() { close(released) })
 	return func(s raftlock.PeerStream) {
-		ended := newWatched(s)
-		streams <- ended
-		<-ended.over
+		watched := newWatched(s)
+		streams <- watched
+		select {
+		case <-watched.over:
+		case <-released:
+		}
 	}, streams
 }
 
-// watched is an accepted stream whose accept stays until its Recv has returned
-// an error, or it was closed.
+// watched is an accepted stream that tells when its Recv has returned an
+// error.
 type watched struct {
 	raftlock.PeerStream
 	over chan struct{}
@@ -74,23 +81,17 @@ func (w *watched) Recv() ([]byte, error) {
 	return frame, err
 }
 
-func (w *watched) Close() error {
-	defer w.end()
-	return w.PeerStream.Close()
-}
-
 // pair is a stream with both its ends in the hands of the check.
 type pair struct {
 	dialler, acceptor member
 	dialled, accepted raftlock.PeerStream
-	streams           <-chan raftlock.PeerStream
 }
 
 func newPair(t *testing.T, open Open) pair {
 	t.Helper()
-	accept, streams := stay()
-	p := pair{acceptor: serving(t, open, accept), streams: streams}
-	p.dialler = newMember(t, open, "")
+	p := pair{acceptor: newMember(t, open, ""), dialler: newMember(t, open, "")}
+	accept, streams := stay(t)
+	noError(t, "serve", p.acceptor.Serve(accept))
 	p.dialled = dial(t, p.dialler, p.acceptor.addr)
 	p.accepted = take(t, "an accepted stream", streams)
 	// Last in, first out: the ends close before the transports wait for them.

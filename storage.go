@@ -37,10 +37,15 @@ type Storage interface {
 	Bootstrap(id Identity) error
 
 	// Append makes a hard state (ignored when empty) and entries durable, in
-	// one write and one fsync. The first entry's index is at most one above
-	// the last one's; entries from there on are replaced. The call owns
-	// neither argument after it has returned. When it has returned nil, Load
-	// answers with what it was given, whatever happens to the machine.
+	// one write and one fsync (and one more where entries come with a new
+	// term, so that no crash leaves an entry of a term above the hard state's).
+	// The first entry's index is at most one above the last one's; entries
+	// from there on are replaced, none of which may be committed. The call
+	// owns neither argument after it has returned. When it has returned nil,
+	// Load answers with what it was given, whatever happens to the machine;
+	// only a hard state that changes nothing but the commit index may be
+	// written without fsync, and be lost with the machine or the process: raft
+	// finds the commit index again.
 	Append(hard *raftpb.HardState, entries []*raftpb.Entry) error
 
 	// Close lets go of files and locks. It writes nothing that Append has not

@@ -22,6 +22,8 @@ const (
 	childEnv = "RAFTLOCK_WALSTORE_CHILD" // how the disk is to fail
 	dirEnv   = "RAFTLOCK_WALSTORE_DIR"
 
+	childStarts = "start" // a fault that is none: see start
+
 	childNeverFailed = 30  // as many appends returned nil
 	childRefused     = 101 // Open or Load did; the text is on stderr
 	childWrong       = 102 // the text is on stderr
@@ -48,6 +50,9 @@ func child() int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return childRefused
+	}
+	if os.Getenv(childEnv) == childStarts {
+		return start(s)
 	}
 	if limit, err := strconv.ParseUint(os.Getenv(childEnv), 10, 64); err == nil {
 		signal.Ignore(syscall.SIGXFSZ)
@@ -78,6 +83,22 @@ func child() int {
 		return i
 	}
 	return childNeverFailed
+}
+
+// start is a member's first minutes.
+func start(s *Store) int {
+	for _, step := range []func() error{
+		func() error { return s.SaveIdentity(storagetest.Bare()) },
+		func() error { return s.Bootstrap(storagetest.ID()) },
+		func() error { return s.Append(storagetest.Hard(2, 7, 1), storagetest.Entries(2, 2, "a")) },
+		func() error { return s.Append(storagetest.Hard(2, 7, 2), nil) },
+		s.Close,
+	} {
+		if err := step(); err != nil {
+			return wrong("start: %v", err)
+		}
+	}
+	return 0
 }
 
 func wrong(format string, args ...any) int {

@@ -21,10 +21,10 @@
 //
 //	{"format":1,"crc32c":"<8 hex digits>","identity":{…}}\n
 //
-// The checksum (Castagnoli) is over the digits of "format" and the bytes of the
-// value of "identity", whose
-// fields are those of raftlock.Identity. The file is read strictly: whatever
-// does not encode to the same bytes again is refused.
+// The checksum (Castagnoli) is over the digits of "format" and then the bytes of
+// the value of "identity", whose fields are those of raftlock.Identity. The file
+// is read strictly: a wrapper that does not encode to the same bytes again is
+// refused.
 //
 // A segment is a sequence of records, each padded to 8 bytes, then zeros that
 // were allocated ahead (only the last segment has those):
@@ -53,18 +53,22 @@
 // # Reading it back
 //
 // Load reads every segment with a reader of its own (scan.go) before etcd's
-// code opens the log. etcd's reader takes some flipped bits for the end of the
-// log or for a torn write, and cuts off acknowledged entries behind them; it
-// also panics on some. Ours knows what a crash can leave: a disk writes sectors
-// of 512 bytes whole or not at all, and the file was zero before; so a record is
-// torn if the file ends in it, or if a sector of it that lies behind its first
-// one is all zero, and no record behind it shows that a later write was begun.
-// The torn end is cut off. Anything else is refused with raftlock.ErrCorrupt,
-// and nothing is changed.
+// code opens the log. etcd's reader takes many a flipped bit of a length for a
+// torn write, and the repair then cuts off all acknowledged entries behind it;
+// the type of a record is under no checksum at all. Ours knows what a crash can
+// leave: a disk writes sectors of 512 bytes whole or not at all, and the file
+// was zero before. So a record is torn if the file ends in it, or if a sector of
+// it behind its first one is all zero, and nothing behind it shows that a later
+// write was begun. What is torn was never acknowledged, and is cut off. Anything
+// else is refused with raftlock.ErrCorrupt, or raftlock.ErrUnknownFormat if only
+// a newer version can have written it, and nothing is changed.
 //
-// What cannot be told apart: whole files put back from an older copy, the
-// newest segment removed as a whole, or a damaged last record one of whose
-// sectors was all zero. Such a member has lost its disk and must be replaced.
+// Two things look alike on disk and are decided for safety or for want of a
+// witness. A record that is whole but for a length of zero at the very end of a
+// sector is refused, though a power cut at that spot can leave it. And some
+// damage cannot be seen: whole files put back from an older copy, the newest
+// segment removed as a whole, or damage to the very last record if one of its
+// own sectors is all zero. Such a member has lost its disk: replace it.
 //
 // # Two exceptions to a library's manners
 //

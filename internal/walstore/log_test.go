@@ -137,7 +137,7 @@ func scanBytes(buf []byte) (*scan, error) {
 	return s, s.segment(firstSegment, buf, true)
 }
 
-// lastIndex and dataOf are shorthand for what a log holds.
+// dataOf returns the data of the entries, in order.
 func dataOf(found raftlock.Recovered) []string {
 	var data []string
 	for _, e := range found.Entries {

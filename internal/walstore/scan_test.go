@@ -71,6 +71,7 @@ func TestLoadRefusesImpossibleRecords(t *testing.T) {
 		"an entry with a field too many":   {record(2, 0x08, uint64(0), 0x10, uint64(2), 0x18, uint64(4), 0x22, "data", 0x28, uint64(1))},
 		"an entry that is not one":         {record(2, 0xff, 0xff)},
 		"an entry whose data is too short": {record(2, 0x08, uint64(0), 0x10, uint64(2), 0x18, uint64(4), 0x22, uint64(100))},
+		"a number in a longer form":        {record(2, 0x08, 0x80, 0x00, 0x10, uint64(2), 0x18, uint64(4), 0x22, "data")},
 		"an empty state":                   {record(3)},
 		"the snapshot 0 again":             {record(5, 0x08, uint64(0), 0x10, uint64(0))},
 		"a second header":                  {func(w *logWriter) int { return w.record(1, testHeader().encode()) }},
@@ -233,6 +234,26 @@ func TestLoadRefusesMissingAndReorderedSegments(t *testing.T) {
 				t.Error("the refused directory was changed")
 			}
 		})
+	}
+}
+
+// A segment whose checksum follows on, but of another node's log.
+func TestLoadRefusesASegmentOfAnotherLog(t *testing.T) {
+	for name, node := range map[string]uint64{"own": testHeader().nodeID, "other": 7} {
+		first := &logWriter{}
+		first.begin()
+		first.state(2, 7, 1)
+		second := &logWriter{crc: first.crc}
+		second.raw(4, first.crc, nil)
+		off := second.record(1, header{clusterID: testHeader().clusterID, nodeID: node}.encode())
+		second.state(2, 7, 1)
+		const name2 = "0000000000000001-0000000000000002.wal"
+		dir := writeDir(t, map[string][]byte{firstSegment: first.buf, name2: second.buf})
+		if name == "other" {
+			refusesUnchanged(t, dir, fmt.Sprintf("%s: offset %d: ", name2, off))
+		} else if _, err := tryLoad(t, dir); err != nil {
+			t.Errorf("the own segment: %v", err)
+		}
 	}
 }
 

@@ -86,7 +86,11 @@ func zeroSector(buf []byte, at int) bool {
 func laterWrite(buf []byte, from int, head []byte) bool {
 	first, _, _ := readBody(head)
 	afterEntry := first.kind == wal.EntryType
-	for at := from; at < len(buf); {
+	for at := from; at+frameSize < len(buf); {
+		if buf[at+frameSize] != 0x08 { // not even the first tag; most are not
+			at += frameSize
+			continue
+		}
 		rec, err := readRecord(buf, at)
 		if err != nil {
 			at += frameSize

@@ -129,7 +129,7 @@ func TestLoadAfterAnyTruncation(t *testing.T) {
 			t.Fatalf("cut at %d: %d entries, %v, want %d", cut, got, err, least)
 		}
 	}
-	stride := 997
+	stride := 1999
 	if testing.Short() {
 		stride = 9973
 	}

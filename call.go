@@ -21,8 +21,10 @@ type call struct {
 	patience time.Duration
 
 	state atomic.Int32 // callWaits, callTaken, callLeft
-	// done gets the one reply; it has room for it. nil when nobody waits.
-	done chan reply
+	// done gets one token, for which it has room, when reply is set and the
+	// loop is through with the call. nil when nobody waits.
+	done  chan struct{}
+	reply reply
 
 	// arrived is when the call reached this member; a call that comes back
 	// from a lost term arrives anew. since is its first arrival.
@@ -32,10 +34,11 @@ type call struct {
 	session uint64 // the stream it came over
 	id      uint64 // its number at that member, or, forwarded, at this one
 
-	lane    lane
-	place   place
-	waiter  uint64 // at placeAttached
-	leaving departure
+	lane     lane
+	place    place
+	answered bool
+	waiter   uint64 // at placeAttached
+	leaving  departure
 }
 
 // The states of a call. A caller that gives up learns by a swap whether its
@@ -104,6 +107,16 @@ func (c *call) goesFirst() bool {
 // waits reports whether the call's own wait in a lock's queue is part of it.
 func (c *call) waits() bool { return c.cmd.kind == cmdAcquire && c.cmd.wait }
 
+// finish gives the call its reply and lets go of it: whoever waits for it may
+// use it again at once.
+func (c *call) finish(rep *reply) {
+	c.answered = true
+	c.reply = *rep
+	if c.done != nil {
+		c.done <- struct{}{}
+	}
+}
+
 // reply is the answer to a call: a failure, or what its kind asks for.
 type reply struct {
 	failure *failure
@@ -117,8 +130,7 @@ type reply struct {
 	at        time.Time
 	timed     bool
 
-	found   bool         // readLock
-	lock    lockView     // readLock
+	found   bool         // readLock, with the lock in result
 	waiters []waiterView // readLock withWaiters
 	table   *tableView   // readTable
 	now     logTime      // reads: the leader's cluster time

@@ -90,7 +90,7 @@ func TestRule3NothingIsAnsweredAfterAJumpBeforeAnEntry(t *testing.T) {
 	l.acquire(n, "a", "me", 10*time.Second)
 	l.jump(time.Hour)
 	n.diskHung, l.nodes[1].diskHung, l.nodes[2].diskHung = true, true, true
-	read := &call{read: readLock, cmd: command{lock: "a"}, done: make(chan reply, 1), patience: holdLimit, arrived: l.now, since: l.now}
+	read := &call{read: readLock, cmd: command{lock: "a"}, done: make(chan struct{}, 1), patience: holdLimit, arrived: l.now, since: l.now}
 	n.r.begin(l.now)
 	n.r.submit(read)
 	l.settle()
@@ -105,7 +105,7 @@ func TestRule3NothingIsAnsweredAfterAJumpBeforeAnEntry(t *testing.T) {
 	}
 	l.settle()
 	l.pass(labTick)
-	if rep := <-read.done; rep.failure != nil || rep.lock.owner != "me" {
+	if rep := waitFor(read); rep.failure != nil || rep.result.lock.owner != "me" {
 		t.Errorf("read: %+v", rep)
 	}
 }
@@ -259,13 +259,13 @@ func TestRule6DeposedLeadersLateEntryLivesLonger(t *testing.T) {
 	left := l.now.Sub(begun) + l.freedAfter("a", time.Minute)
 	requireBetween(t, "lived after it was committed", left, 5*time.Second-labElection, 5*time.Second+10*labElection)
 	select {
-	case rep := <-c.done:
-		t.Errorf("the deposed leader answered: %+v", rep)
+	case <-c.done:
+		t.Errorf("the deposed leader answered: %+v", c.reply)
 	default:
 	}
 	old.cut, old.deaf = false, false
 	l.pass(time.Second)
-	if rep := <-c.done; rep.failure != nil || rep.result.code != pb.ErrorCode_OK || rep.timed {
+	if rep := waitFor(c); rep.failure != nil || rep.result.code != pb.ErrorCode_OK || rep.timed {
 		t.Errorf("when it sees its entry applied: %+v", rep)
 	}
 }
@@ -281,7 +281,7 @@ func TestOverwrittenCallIsMadeAgain(t *testing.T) {
 	l.leader()
 	old.cut = false
 	l.pass(time.Second)
-	if rep := <-c.done; rep.failure != nil || rep.result.code != pb.ErrorCode_OK {
+	if rep := waitFor(c); rep.failure != nil || rep.result.code != pb.ErrorCode_OK {
 		t.Errorf("answer: %+v", rep)
 	}
 }
@@ -400,7 +400,7 @@ func TestRule10RenewalThatCameInTimeSurvivesASlowDisk(t *testing.T) {
 			t.Errorf("renews=%v: held=%v", renews, held)
 		}
 		if renews {
-			if rep := <-renewal.done; rep.failure != nil || rep.result.code != pb.ErrorCode_OK {
+			if rep := waitFor(renewal); rep.failure != nil || rep.result.code != pb.ErrorCode_OK {
 				t.Errorf("renewal: %+v", rep)
 			}
 		}
@@ -421,7 +421,7 @@ func TestRule10RenewalsLeftBehindAreNotExpired(t *testing.T) {
 	}
 	l.settle()
 	for i, c := range calls {
-		tokens[i] = (<-c.done).result.lock.version
+		tokens[i] = waitFor(c).result.lock.version
 	}
 	l.pass(980 * time.Millisecond)
 	for _, m := range l.nodes {
@@ -444,7 +444,7 @@ func TestRule10RenewalsLeftBehindAreNotExpired(t *testing.T) {
 	}
 	l.settle()
 	for i, c := range calls {
-		if rep := <-c.done; rep.failure != nil || rep.result.code != pb.ErrorCode_OK {
+		if rep := waitFor(c); rep.failure != nil || rep.result.code != pb.ErrorCode_OK {
 			t.Fatalf("renewal %d: %+v", i, rep)
 		}
 	}
@@ -469,7 +469,7 @@ func TestPromotionAfterAStallCountsFromItsOwnStamp(t *testing.T) {
 	}
 	l.settle()
 	l.pass(labTick)
-	rep := <-waiting.done
+	rep := waitFor(waiting)
 	if rep.failure != nil || !rep.timed {
 		t.Fatalf("promotion: %+v", rep)
 	}

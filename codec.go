@@ -64,11 +64,21 @@ func appendEntry(dst []byte, e *entry) []byte {
 
 // decodeEntry reads what appendEntry wrote. The entry shares no memory with b.
 func decodeEntry(b []byte) (entry, error) {
-	f, err := openFormat(b, "entry", 8)
-	if err != nil {
+	var e entry
+	if err := decodeEntryInto(b, &e); err != nil {
 		return entry{}, err
 	}
-	var e entry
+	return e, nil
+}
+
+// decodeEntryInto is decodeEntry with the array of e's commands used again. After
+// an error e holds nothing of use.
+func decodeEntryInto(b []byte, e *entry) error {
+	*e = entry{commands: e.commands[:0]}
+	f, err := openFormat(b, "entry", 8)
+	if err != nil {
+		return err
+	}
 	names := &recentNames{}
 	for f.next() {
 		switch f.num {
@@ -87,7 +97,7 @@ func decodeEntry(b []byte) (entry, error) {
 		case 7:
 			e.bounds.waiters = int64(f.uint())
 		case 8:
-			if e.commands == nil {
+			if cap(e.commands) == 0 {
 				e.commands = make([]command, 0, f.countRepeated())
 			}
 			e.commands = append(e.commands, command{})
@@ -99,10 +109,7 @@ func decodeEntry(b []byte) (entry, error) {
 			f.unknown()
 		}
 	}
-	if f.err != nil {
-		return entry{}, f.err
-	}
-	return e, nil
+	return f.err
 }
 
 // appendCommand appends the bytes of a command that is not in an entry yet: its

@@ -86,6 +86,17 @@ func endedBy(err error, outcome string) *failure {
 	return failed(pb.ErrorCode_UNAVAILABLE, outcome, "the call was cancelled")
 }
 
+// atClosing is f from a member that is about to end: when its streams break
+// first, a call seems to have lost its leader.
+func (f *failure) atClosing() *failure {
+	if f.code != pb.ErrorCode_UNAVAILABLE && f.code != pb.ErrorCode_NO_LEADER {
+		return f
+	}
+	closing := *f
+	closing.closed = true
+	return &closing
+}
+
 // stillUnknown is f for a call of which an earlier attempt may have been applied.
 func stillUnknown(f *failure) *failure {
 	unknown := *f

@@ -88,8 +88,8 @@ func (h *hello) judgeMembers(theirs *hello) error {
 			theirs.Name, h.ClusterName, theirs.ClusterID, h.ClusterID)
 	}
 	if m, ok := theirs.Members[h.Name]; ok && m.Incarnation != h.Incarnation {
-		return fmt.Errorf("%w: %s knows member %q with another data directory; put that directory back, or have the member replaced",
-			ErrDiskLost, theirs.Name, h.Name)
+		return fmt.Errorf("%w: %s knows member %q with another data directory; %s",
+			ErrDiskLost, theirs.Name, h.Name, diskLostRemedy)
 	}
 	if m, ok := h.Members[theirs.Name]; ok && m.Incarnation != theirs.Incarnation {
 		return fmt.Errorf("%w: member %q has another data directory than this cluster knows", errDiskLostThere, theirs.Name)
@@ -105,6 +105,10 @@ func (h *hello) judgeMembers(theirs *hello) error {
 
 // errDiskLostThere is in the error of judge when the peer has lost its disk.
 var errDiskLostThere = errors.New("disk lost")
+
+// diskLostRemedy is what the operator of a member that lost its disk can do,
+// whichever side finds out.
+const diskLostRemedy = "put that directory back, or have the member replaced"
 
 // answer is the hello that answers theirs, and the error that its refusal says.
 func (h hello) answer(theirs *hello) (hello, error) {
@@ -122,7 +126,7 @@ func (h *hello) heed(answer *hello, target string) error {
 		return refused("by %s: %s", target, answer.Refusal.Text)
 	}
 	if answer.Refusal != nil {
-		return fmt.Errorf("%w: by %s: %s", ErrDiskLost, target, answer.Refusal.Text)
+		return fmt.Errorf("%w: by %s: %s; %s", ErrDiskLost, target, answer.Refusal.Text, diskLostRemedy)
 	}
 	if answer.Name != target {
 		return refused("%q answers at the address of %q", answer.Name, target)

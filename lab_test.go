@@ -254,7 +254,7 @@ func (l *lab) leader() *labNode {
 
 // submit hands a command to a node as a call of its own process.
 func (l *lab) submit(n *labNode, cmd command) *call {
-	c := &call{cmd: cmd, refusal: n.limits.check(&cmd), done: make(chan reply, 1), patience: holdLimit, arrived: l.now, since: l.now}
+	c := &call{cmd: cmd, refusal: n.limits.check(&cmd), done: make(chan struct{}, 1), patience: holdLimit, arrived: l.now, since: l.now}
 	c.lane = laneOf(c)
 	n.r.begin(l.now)
 	n.r.submit(c)
@@ -267,12 +267,18 @@ func (l *lab) do(n *labNode, cmd command) reply {
 	c := l.submit(n, cmd)
 	l.settle()
 	select {
-	case rep := <-c.done:
-		return rep
+	case <-c.done:
+		return c.reply
 	default:
 		l.t.Fatalf("no answer to %+v", cmd)
 		return reply{}
 	}
+}
+
+// waitFor takes the reply of a call that is answered.
+func waitFor(c *call) reply {
+	<-c.done
+	return c.reply
 }
 
 // acquire takes a lock for a client, which must succeed.

@@ -209,7 +209,7 @@ func (c *localClient) GetLockInfo(ctx context.Context, req *client.GetLockInfoRe
 		_, err := c.refuse(op, &failure{code: pb.ErrorCode_LOCK_NOT_FOUND, message: "lock is not known"})
 		return nil, err
 	}
-	return infoOf(&rep.lock, rep.waiters, &rep), nil
+	return infoOf(&rep.result.lock, rep.waiters, &rep), nil
 }
 
 func (c *localClient) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
@@ -266,7 +266,11 @@ func (c *localClient) run(ctx context.Context, op string, cmd *command) (reply, 
 			patience = time.Duration(cmd.timeout) + n.cfg.RequestTimeout
 			continue
 		}
-		if n.ctx.Err() != nil || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, f.code) ||
+		if n.ctx.Err() != nil {
+			f = f.atClosing()
+			rep.failure = f
+		}
+		if f.closed || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, f.code) ||
 			!cmd.wait && time.Duration(waited) >= n.cfg.RequestTimeout {
 			return rep, errorOf(op, f, nil)
 		}
@@ -292,7 +296,10 @@ func (c *localClient) read(ctx context.Context, op string, kind readKind, lock s
 		if rep.failure == nil {
 			return rep, nil
 		}
-		if ctxErr != nil || n.ctx.Err() != nil || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, rep.failure.code) {
+		if n.ctx.Err() != nil {
+			rep.failure = rep.failure.atClosing()
+		}
+		if ctxErr != nil || rep.failure.closed || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, rep.failure.code) {
 			return rep, errorOf(op, rep.failure, ctxErr)
 		}
 		if err := n.pause(ctx, backoff(policy, tries)); err != nil {
@@ -311,10 +318,10 @@ func (c *localClient) confirm(ctx context.Context, rep *reply) {
 	rep.remaining = 0
 	grant := &rep.result.lock
 	now, err := c.read(ctx, "Acquire", readLock, grant.id, false)
-	if err != nil || now.lock.version != grant.version || !now.lock.held() {
+	if err != nil || now.result.lock.version != grant.version || !now.result.lock.held() {
 		return
 	}
-	rep.at, rep.remaining, rep.timed = now.at, span(max(0, now.lock.end-now.now)), true
+	rep.at, rep.remaining, rep.timed = now.at, span(max(0, now.result.lock.end-now.now)), true
 }
 
 // do makes one attempt of a command. When ctx ends first, the error is ctx's
@@ -339,16 +346,15 @@ func (n *Node) await(ctx context.Context, c *call) (reply, error) {
 		return reply{failure: memberGone}, nil
 	}
 	select {
-	case rep := <-c.done:
-		n.reuse(c, &rep)
-		return rep, nil
+	case <-c.done:
+		return n.replyOf(c), nil
 	case <-n.done:
 		return reply{failure: memberClosed}, nil
 	case <-ctx.Done():
 	}
 	select {
-	case rep := <-c.done: // it was answered at the same time
-		return rep, nil
+	case <-c.done: // it was answered at the same time
+		return c.reply, nil
 	default:
 	}
 	err := ctx.Err()
@@ -438,19 +444,21 @@ func backoff(p *client.RetryPolicy, tries int) time.Duration {
 func (n *Node) newCall(patience time.Duration) *call {
 	c, ok := n.calls.Get().(*call)
 	if !ok {
-		c = &call{done: make(chan reply, 1)}
+		c = &call{done: make(chan struct{}, 1)}
 	}
 	c.patience = patience
 	return c
 }
 
-// reuse puts a call that the loop has done with back for the next one. A call
-// that failed may still stand in one of the loop's lists.
-func (n *Node) reuse(c *call, rep *reply) {
+// replyOf takes the reply out of an answered call, and puts the call back for
+// the next one. A call that failed may still stand in one of the loop's lists.
+func (n *Node) replyOf(c *call) reply {
+	rep := c.reply
 	if rep.failure != nil {
-		return
+		return rep
 	}
 	done := c.done
 	*c = call{done: done}
 	n.calls.Put(c)
+	return rep
 }

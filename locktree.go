@@ -149,7 +149,12 @@ func (t *lockTree) put(l *lockRecord) {
 		t.recent = make([]lockItem, recentLocks)
 	}
 	if t.recent != nil {
-		*t.slot(item.id) = item
+		pair := t.pair(item.id)
+		if pair[1].id == item.id {
+			pair[1] = item
+		} else {
+			remember(pair, item)
+		}
 	}
 }
 
@@ -161,8 +166,10 @@ func (t *lockTree) drop(id string) {
 	l := lockRecord{old.id, old.cell.lockState}
 	t.sum -= l.hash()
 	if t.recent != nil {
-		if slot := t.slot(id); slot.id == id {
-			*slot = lockItem{}
+		for i, slot := range t.pair(id) {
+			if slot.id == id {
+				t.pair(id)[i] = lockItem{}
+			}
 		}
 	}
 }
@@ -171,19 +178,31 @@ func (t *lockTree) find(id string) (lockItem, bool) {
 	if t.recent == nil {
 		return t.tree.Get(lockItem{id: id})
 	}
-	slot := t.slot(id)
-	if slot.cell != nil && slot.id == id {
-		return *slot, true
+	pair := t.pair(id)
+	for i := range pair {
+		if slot := &pair[i]; slot.cell != nil && slot.id == id {
+			return *slot, true
+		}
 	}
 	item, ok := t.tree.Get(lockItem{id: id})
 	if ok {
-		*slot = item
+		remember(pair, item)
 	}
 	return item, ok
 }
 
-func (t *lockTree) slot(id string) *lockItem {
-	return &t.recent[endHash(mixString(hashSeed, id))%recentLocks]
+// pair is the two slots of the cache in which an id may lie.
+func (t *lockTree) pair(id string) []lockItem {
+	first := endHash(mixString(hashSeed, id)) % (recentLocks / 2) * 2
+	return t.recent[first : first+2 : first+2]
+}
+
+// remember puts an item where it lies already, or in the place of the older.
+func remember(pair []lockItem, item lockItem) {
+	if pair[0].id != item.id {
+		pair[1] = pair[0]
+	}
+	pair[0] = item
 }
 
 // clone returns the locks as they are now, to be read only.

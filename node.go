@@ -240,7 +240,7 @@ func (n *Node) Close() error {
 }
 
 // handOver gives the leadership away, if this member has it and another can
-// take it.
+// take it. It waits for the new leader: the vote of this member may be needed.
 func (n *Node) handOver() {
 	if !n.IsLeader() || !n.inbox.request((*replica).handOver) {
 		return
@@ -250,7 +250,7 @@ func (n *Node) handOver() {
 	for {
 		view := n.view.Load()
 		var going bool
-		if n.inLoop(n.ctx, func(r *replica) { going = r.handingOver }) != nil || !going {
+		if n.inLoop(n.ctx, func(r *replica) { going = r.handingOver || r.lead == 0 }) != nil || !going {
 			return // it is done, or nobody can take it
 		}
 		select {
@@ -283,9 +283,7 @@ func (n *Node) main(found Recovered) {
 	n.mu.err, n.mu.ended = err, true
 	n.mu.Unlock()
 	for _, c := range n.inbox.close().calls {
-		if c.done != nil {
-			c.done <- reply{failure: memberGone}
-		}
+		c.finish(&reply{failure: memberGone})
 	}
 	n.view.Store(&standing{changed: make(chan struct{})})
 	closeErr := n.release()
@@ -573,9 +571,10 @@ func (n *Node) probe(r *replica) {
 	}
 	if r.probe != nil {
 		select {
-		case rep := <-r.probe:
+		case <-r.probe.done:
+			failed := r.probe.reply.failure != nil
 			r.probe = nil
-			if rep.failure == nil {
+			if !failed {
 				close(n.ready)
 				return
 			}
@@ -586,7 +585,6 @@ func (n *Node) probe(r *replica) {
 	if r.lead == 0 {
 		return
 	}
-	r.probe = make(chan reply, 1)
-	probe := &call{read: readIndex, lane: laneNone, done: r.probe, patience: holdLimit}
-	n.inbox.call(probe)
+	r.probe = &call{read: readIndex, lane: laneNone, done: make(chan struct{}, 1), patience: holdLimit}
+	n.inbox.call(r.probe)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,10 +26,13 @@ type outbox struct {
 
 	mu struct {
 		sync.Mutex
-		up     bool
-		queue  frame
-		bytes  int           // of queue.messages
-		broken chan struct{} // of this stream; closed to break it
+		up bool
+		// greeting: a stream is being opened. The peer has it, and counts on
+		// our answers, before we know that it is up.
+		greeting bool
+		queue    frame
+		bytes    int           // of queue.messages
+		broken   chan struct{} // of this stream; closed to break it
 	}
 }
 
@@ -52,7 +56,11 @@ func (o *outbox) send(messages []*raftpb.Message, forwards []forward) (unsent []
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.mu.up {
-		return callsIn(forwards)
+		unsent = callsIn(forwards)
+		if !o.mu.greeting {
+			return unsent
+		}
+		forwards = slices.DeleteFunc(forwards, func(f forward) bool { return f.kind == forwardCall })
 	}
 	for _, m := range messages {
 		if o.mu.bytes > maxOutboxBytes {
@@ -63,14 +71,14 @@ func (o *outbox) send(messages []*raftpb.Message, forwards []forward) (unsent []
 	}
 	if len(o.mu.queue.forwards)+len(forwards) > maxOutboxForwards {
 		o.breakStream()
-		return callsIn(forwards)
+		return append(unsent, callsIn(forwards)...)
 	}
 	o.mu.queue.forwards = append(o.mu.queue.forwards, forwards...)
 	select {
 	case o.wake <- struct{}{}:
 	default:
 	}
-	return nil
+	return unsent
 }
 
 // breakStream is called with the lock held.
@@ -111,19 +119,28 @@ func (o *outbox) run(ctx context.Context) {
 
 // connect opens a stream and shakes hands.
 func (o *outbox) connect(ctx context.Context) (PeerStream, error) {
+	o.empty(true)
 	stream, answer, err := o.node.greet(ctx, o.name, true)
 	if err != nil {
+		o.empty(false)
 		return nil, err
 	}
 	o.node.met(o.name, answer.ClientAddress)
 	return stream, nil
 }
 
+// empty drops what is queued while no stream is up.
+func (o *outbox) empty(greeting bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.mu.greeting, o.mu.queue, o.mu.bytes = greeting, frame{}, 0
+}
+
 // serve sends over one stream until it breaks, and says so.
 func (o *outbox) serve(ctx context.Context, stream PeerStream) error {
 	broken := make(chan struct{})
 	o.mu.Lock()
-	o.mu.up, o.mu.queue, o.mu.bytes, o.mu.broken = true, frame{}, 0, broken
+	o.mu.up, o.mu.greeting, o.mu.broken = true, false, broken
 	o.mu.Unlock()
 	o.node.inbox.request(func(r *replica) { r.peerUp(o.id) })
 

@@ -124,7 +124,7 @@ func (r *replica) serve(c *call, round *readRound) {
 	rep := reply{now: round.now, index: round.index}
 	switch c.read {
 	case readLock:
-		rep.lock, rep.found = r.table.info(c.cmd.lock)
+		rep.result.lock, rep.found = r.table.info(c.cmd.lock)
 		if c.withWaiters {
 			rep.waiters = r.table.waiters(c.cmd.lock)
 		}

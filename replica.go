@@ -61,7 +61,8 @@ type replica struct {
 	sessions map[uint64]uint64 // the stream over which each peer's calls come
 	heard    map[uint64]int    // the tick of each peer's last message
 
-	probe chan reply // of the read that finds out whether this member is ready
+	decoded entry // scratch of applyEntry
+	probe   *call // the read that finds out whether this member is ready
 
 	out outputs
 }
@@ -363,12 +364,13 @@ func (r *replica) campaignAtBirth() {
 	}
 }
 
+// quorumUp reports whether a majority can be asked and can answer.
 func (r *replica) quorumUp() bool {
 	voters, reached := 0, 1
 	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, _ tracker.Progress) {
 		if kind == raft.ProgressTypePeer {
 			voters++
-			if r.up[id] {
+			if r.up[id] && r.sessions[id] != 0 {
 				reached++
 			}
 		}
@@ -389,6 +391,10 @@ func (r *replica) peerDown(id uint64) {
 func (r *replica) sessionUp(id, session uint64) {
 	r.sessions[id] = session
 	r.heard[id] = r.ticks
+	if id == r.lead {
+		r.failForwards(id) // what it answered while it had no stream is lost
+	}
+	r.campaignAtBirth()
 }
 
 // sessionLost is told that such a stream is lost: the calls that came over it
@@ -427,8 +433,8 @@ func (r *replica) advance() error {
 		if err := r.dispatch(rd.Messages); err != nil {
 			return err
 		}
-		r.serveReads()
 	}
+	r.serveReads() // also when only the answer to a question has come
 	return nil
 }
 
@@ -483,14 +489,15 @@ func (r *replica) applyEntry(e *raftpb.Entry) error {
 		r.applyBatch(b)
 		return nil
 	}
-	ent, err := decodeEntry(e.GetData())
+	err := decodeEntryInto(e.GetData(), &r.decoded)
 	if errors.Is(err, errUnknownFormat) {
 		return fmt.Errorf("%w: %w", ErrUnknownFormat, err)
 	}
 	if err != nil {
 		return err
 	}
-	out := r.table.apply(&ent)
+	out := r.table.apply(&r.decoded)
+	clear(r.decoded.commands) // it must not keep what the table lets go of
 	r.clock.applied(r.table.now())
 	r.swept(&out)
 	return nil
@@ -513,7 +520,7 @@ func (r *replica) applyBatch(b *batch) {
 		}
 	}
 	for i, c := range b.calls {
-		r.resolve(c, &out.results[i])
+		r.resolve(c, &out.results[i], b.term)
 	}
 	r.ended(out.events)
 	r.swept(&out)
@@ -544,23 +551,26 @@ func (r *replica) swept(out *outcome) {
 	}
 }
 
-// resolve answers the call of an applied command, or attaches it to its waiter.
-func (r *replica) resolve(c *call, res *result) {
+// resolve answers the call of a command that was proposed in term and is applied,
+// or attaches it to its waiter. A wait of an earlier term has to be claimed, even
+// from a member that leads again: the new term's first entry detaches it.
+func (r *replica) resolve(c *call, res *result, term uint64) {
+	mine := r.leads() && term == r.term
 	if c.place != placeProposed {
-		if res.queued && c.waits() && r.leads() { // answered meanwhile: its time was up
+		if res.queued && c.waits() && mine { // answered meanwhile: its time was up
 			r.claimForNobody(c, res)
 		}
 		return
 	}
 	if res.queued && c.waits() {
-		if r.leads() {
+		if mine {
 			r.attach(c, res)
 		} else {
 			r.answer(c, reply{failure: waitInterrupted})
 		}
 		return
 	}
-	r.answer(c, r.answerOf(*res))
+	r.answerWith(c, res)
 }
 
 // claimForNobody sees to a wait whose call has been answered before it was queued.
@@ -572,16 +582,16 @@ func (r *replica) claimForNobody(c *call, res *result) {
 	r.departed(c.cmd.lock, c.cmd.identity(), res.claim, lostTouch)
 }
 
-// answerOf is the reply with a result of the table; only a leader in office can
-// say how long a grant still has.
-func (r *replica) answerOf(res result) reply {
-	rep := reply{result: res, at: r.now}
+// answerWith answers a call with a result of the table; only a leader in office
+// can say how long a grant still has.
+func (r *replica) answerWith(c *call, res *result) {
+	rep := reply{result: *res, at: r.now}
 	if r.office == officeOpen {
 		rep.timed = true
-		rep.remaining = span(max(0, res.lock.end-r.clock.now()))
 		rep.now = r.clock.now()
+		rep.remaining = span(max(0, res.lock.end-rep.now))
 	}
-	return rep
+	r.answer(c, rep)
 }
 
 // resultOf is the result with which a wait ends.
@@ -600,15 +610,17 @@ func resultOf(ev *event) result {
 
 // answer ends a call. Whatever came before, a call is answered once.
 func (r *replica) answer(c *call, rep reply) {
+	if c.answered {
+		return
+	}
 	r.uncount(c)
 	r.forget(c)
 	if c.from != 0 {
+		c.answered = true
 		r.answerGuest(c, &rep)
 		return
 	}
-	if c.done != nil {
-		c.done <- rep
-	}
+	c.finish(&rep)
 }
 
 func (r *replica) answerGuest(c *call, rep *reply) {

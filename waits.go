@@ -66,6 +66,9 @@ func (r *replica) unattach(c *call, how departure) {
 		return
 	}
 	delete(r.waits.attached, c.waiter)
+	if c.from != 0 && a.id.request != "" {
+		how = lostTouch // its withdrawal may be lost with its member
+	}
 	r.departed(a.lock, a.id, a.claim, how)
 }
 
@@ -106,7 +109,8 @@ func (r *replica) ended(events []event) {
 		}
 		delete(r.waits.attached, ev.waiter)
 		for _, c := range a.calls {
-			r.answer(c, r.answerOf(resultOf(ev)))
+			res := resultOf(ev)
+			r.answerWith(c, &res)
 		}
 	}
 }

@@ -3,10 +3,12 @@ package testcluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/raftlock/raftlock"
 	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/internal/callctx"
 )
 
 // Client is a client of the cluster: a client.Client that goes to another
@@ -71,8 +73,8 @@ func (c *Client) at() (client.Client, bool) {
 var errAllDown = errors.New("testcluster: all members are down")
 
 // do makes a call at the present member, and again at another one as often as
-// the member is crashed meanwhile.
-func do[T any](c *Client, call func(cl client.Client, again bool) (T, error)) (T, error) {
+// the member is crashed meanwhile, until ctx ends.
+func do[T any](ctx context.Context, c *Client, call func(cl client.Client, again bool) (T, error)) (T, error) {
 	for again := false; ; again = true {
 		local, ok := c.at()
 		if !ok {
@@ -83,11 +85,16 @@ func do[T any](c *Client, call func(cl client.Client, again bool) (T, error)) (T
 		if !errors.Is(err, raftlock.ErrClosed) {
 			return result, err
 		}
+		if ce := (*client.ClientError)(nil); ctx.Err() != nil && errors.As(err, &ce) {
+			return result, client.NewClientError(ce.Op, fmt.Errorf("%w: %w", ce.Err, ctx.Err()), ce.Code, ce.Details)
+		}
 	}
 }
 
+// Acquire sends a withdrawal when ctx ends first, as a client on a machine of its
+// own does: its member's withdrawal dies with that member.
 func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
-	return do(c, func(cl client.Client, again bool) (*client.AcquireResult, error) {
+	result, err := do(ctx, c, func(cl client.Client, again bool) (*client.AcquireResult, error) {
 		if again && req != nil {
 			repeat := *req
 			repeat.Attempt = max(req.Attempt, 1) + 1
@@ -95,11 +102,16 @@ func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*clie
 		}
 		return cl.Acquire(ctx, req)
 	})
+	if err != nil && ctx.Err() != nil && req != nil && req.RequestID != "" && !errors.Is(context.Cause(ctx), callctx.ErrConnectionLost) {
+		withdrawal := &client.CancelWaitRequest{LockID: req.LockID, ClientID: req.ClientID, RequestID: req.RequestID}
+		c.cluster.behind(func() { _, _ = c.CancelWait(context.Background(), withdrawal) })
+	}
+	return result, err
 }
 
 // Release counts as done, when it is repeated, if the grant is over by then.
 func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*client.ReleaseResult, error) {
-	return do(c, func(cl client.Client, again bool) (*client.ReleaseResult, error) {
+	return do(ctx, c, func(cl client.Client, again bool) (*client.ReleaseResult, error) {
 		result, err := cl.Release(ctx, req)
 		over := errors.Is(err, client.ErrLockNotFound) || errors.Is(err, client.ErrNotLockOwner) || errors.Is(err, client.ErrVersionMismatch)
 		if again && over {
@@ -110,24 +122,24 @@ func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*clie
 }
 
 func (c *Client) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
-	return do(c, func(cl client.Client, _ bool) (*client.RenewResult, error) { return cl.Renew(ctx, req) })
+	return do(ctx, c, func(cl client.Client, _ bool) (*client.RenewResult, error) { return cl.Renew(ctx, req) })
 }
 
 func (c *Client) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest) (*client.LockInfo, error) {
-	return do(c, func(cl client.Client, _ bool) (*client.LockInfo, error) { return cl.GetLockInfo(ctx, req) })
+	return do(ctx, c, func(cl client.Client, _ bool) (*client.LockInfo, error) { return cl.GetLockInfo(ctx, req) })
 }
 
 func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
-	return do(c, func(cl client.Client, _ bool) (*client.GetLocksResult, error) { return cl.GetLocks(ctx, req) })
+	return do(ctx, c, func(cl client.Client, _ bool) (*client.GetLocksResult, error) { return cl.GetLocks(ctx, req) })
 }
 
 func (c *Client) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
-	return do(c, func(cl client.Client, _ bool) (*client.EnqueueResult, error) { return cl.EnqueueWaiter(ctx, req) })
+	return do(ctx, c, func(cl client.Client, _ bool) (*client.EnqueueResult, error) { return cl.EnqueueWaiter(ctx, req) })
 }
 
 // CancelWait counts as done, when it is repeated, if nobody waits by then.
 func (c *Client) CancelWait(ctx context.Context, req *client.CancelWaitRequest) (*client.CancelWaitResult, error) {
-	return do(c, func(cl client.Client, again bool) (*client.CancelWaitResult, error) {
+	return do(ctx, c, func(cl client.Client, again bool) (*client.CancelWaitResult, error) {
 		result, err := cl.CancelWait(ctx, req)
 		if again && errors.Is(err, client.ErrNotWaiting) {
 			return &client.CancelWaitResult{Cancelled: true}, nil
@@ -137,15 +149,15 @@ func (c *Client) CancelWait(ctx context.Context, req *client.CancelWaitRequest) 
 }
 
 func (c *Client) GetBackoffAdvice(ctx context.Context, req *client.BackoffAdviceRequest) (*client.BackoffAdvice, error) {
-	return do(c, func(cl client.Client, _ bool) (*client.BackoffAdvice, error) { return cl.GetBackoffAdvice(ctx, req) })
+	return do(ctx, c, func(cl client.Client, _ bool) (*client.BackoffAdvice, error) { return cl.GetBackoffAdvice(ctx, req) })
 }
 
 func (c *Client) GetStatus(ctx context.Context, req *client.GetStatusRequest) (*client.ClusterStatus, error) {
-	return do(c, func(cl client.Client, _ bool) (*client.ClusterStatus, error) { return cl.GetStatus(ctx, req) })
+	return do(ctx, c, func(cl client.Client, _ bool) (*client.ClusterStatus, error) { return cl.GetStatus(ctx, req) })
 }
 
 func (c *Client) Health(ctx context.Context, req *client.HealthRequest) (*client.HealthStatus, error) {
-	return do(c, func(cl client.Client, _ bool) (*client.HealthStatus, error) { return cl.Health(ctx, req) })
+	return do(ctx, c, func(cl client.Client, _ bool) (*client.HealthStatus, error) { return cl.Health(ctx, req) })
 }
 
 // GetLeaderAddress returns what the present member knows: nothing in a cluster

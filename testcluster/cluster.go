@@ -31,6 +31,22 @@ type Cluster struct {
 	network *memnet.Network
 	limits  raftlock.Limits
 	members []*member
+
+	// What clients do behind their callers' backs.
+	mu struct {
+		sync.Mutex
+		over bool
+		work sync.WaitGroup
+	}
+}
+
+// behind does something beside the test, and before its cleanup ends.
+func (c *Cluster) behind(do func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.mu.over {
+		c.mu.work.Go(do)
+	}
 }
 
 // member is one of the cluster's machines.
@@ -269,6 +285,9 @@ func (c *Cluster) Isolate(i int) { c.network.Isolate(c.members[i].addr) }
 // Heal. A member that is in no group is alone.
 func (c *Cluster) Partition(groups ...[]int) {
 	var addrs [][]string
+	for _, m := range c.members {
+		addrs = append(addrs, []string{m.addr})
+	}
 	for _, group := range groups {
 		var names []string
 		for _, i := range group {
@@ -287,9 +306,13 @@ func (c *Cluster) cleanup() {
 	c.tb.Helper()
 	c.Heal()
 	defer func() {
+		c.mu.Lock()
+		c.mu.over = true
+		c.mu.Unlock()
 		for i := range c.members {
 			c.crash(i)
 		}
+		c.mu.work.Wait()
 	}()
 	if !c.tb.Failed() {
 		c.compare()

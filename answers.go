@@ -97,7 +97,7 @@ func lockOf(rep *reply) *client.Lock {
 		Version:    l.version,
 		AcquiredAt: wallTime(l.acquired),
 		ExpiresAt:  rep.at.Add(time.Duration(rep.remaining)),
-		Metadata:   l.metadata.asMap(),
+		Metadata:   mapOf(l.metadata),
 	}
 }
 
@@ -108,7 +108,7 @@ func infoOf(l *lockView, queue []waiterView, rep *reply) *client.LockInfo {
 		OwnerID:        l.owner,
 		Version:        l.version,
 		WaiterCount:    l.waiters,
-		Metadata:       l.metadata.asMap(),
+		Metadata:       mapOf(l.metadata),
 		LastModifiedAt: wallTime(l.modified),
 	}
 	if l.held() {

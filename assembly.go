@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/raftlock/raftlock/internal/clock"
 )
 
 // assembly makes members into a cluster, once. A member whose storage is empty
@@ -22,6 +24,7 @@ import (
 // whoever has them, if they name all incarnations as they met them. Once all
 // have them, each is Started, and from then on a majority is enough.
 type assembly struct {
+	clock   clock.Clock
 	storage Storage
 	hello   hello // without Identity
 
@@ -97,7 +100,7 @@ func randomID() uint64 {
 // assemble asks every member until all agree and this one is Started. It
 // returns early when ctx ends, or this member finds that it lost its disk.
 func (a *assembly) assemble(ctx context.Context, pause time.Duration, ask func(ctx context.Context, name string) (hello, error)) error {
-	wait := time.NewTimer(0)
+	wait := a.clock.NewTimer(0)
 	defer wait.Stop()
 	for {
 		select {

@@ -183,12 +183,6 @@ func within[T int | time.Duration](fault func(string, string, ...any), field str
 	}
 }
 
-// electionTimeout is the shortest time without a leader after which a member
-// campaigns.
-func (c *Config) electionTimeout() time.Duration {
-	return time.Duration(c.ElectionTicks) * c.TickInterval
-}
-
 // badName says what is wrong with a member's or cluster's name, or "".
 func badName(name string) string {
 	switch {

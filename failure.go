@@ -97,9 +97,13 @@ func (f *failure) atClosing() *failure {
 	return &closing
 }
 
-// stillUnknown is f for a call of which an earlier attempt may have been applied.
+// stillUnknown is f for a call of which an earlier attempt may have been
+// applied. Its code says so too: NO_LEADER would mean that nothing was proposed.
 func stillUnknown(f *failure) *failure {
 	unknown := *f
+	if f.code == pb.ErrorCode_NO_LEADER {
+		unknown.code = pb.ErrorCode_UNAVAILABLE
+	}
 	unknown.details = maps.Clone(f.details)
 	unknown.details[detailOutcome] = outcomeUnknown
 	return &unknown

@@ -171,8 +171,8 @@ func metadataOf(m map[string]string) metadata {
 	return pairs
 }
 
-// asMap is the caller's form of a grant's metadata; nil when there is none.
-func (m metadata) asMap() map[string]string {
+// mapOf is the caller's form of a grant's metadata; nil when there is none.
+func mapOf(m metadata) map[string]string {
 	if len(m) == 0 {
 		return nil
 	}

@@ -407,7 +407,7 @@ func (n *Node) withdraw(acquire *command) {
 		return // main may already wait for work
 	}
 	n.work.Go(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, withdrawLimit)
+		ctx, cancel := n.clock.WithTimeout(n.ctx, withdrawLimit)
 		defer cancel()
 		for ctx.Err() == nil {
 			if rep, _ := n.do(ctx, &cmd, holdLimit); rep.failure == nil {

@@ -401,7 +401,7 @@ func (n *Node) raise(found Recovered) (*replica, error) {
 // replica work, carry out what it wants done, sleep.
 func (n *Node) loop(r *replica) error {
 	defer r.close()
-	ticker := time.NewTicker(n.cfg.TickInterval)
+	ticker := n.clock.NewTicker(n.cfg.TickInterval)
 	defer ticker.Stop()
 	alarm := n.clock.NewTimer(0)
 	defer alarm.Stop()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
 // The meeting of members: greeting a peer, being greeted, receiving its frames.
@@ -12,7 +11,7 @@ import (
 // greet opens a stream to a member and shakes hands. It blocks at most
 // handshakeTimeout. The error is around ErrDiskLost when the peer says so.
 func (n *Node) greet(ctx context.Context, name string, frames bool) (PeerStream, hello, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	ctx, cancel := n.clock.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	stream, err := n.cfg.Transport.Dial(ctx, n.cfg.InitialCluster[name])
 	if err != nil {
@@ -85,7 +84,7 @@ func (n *Node) accept(stream PeerStream) {
 // welcome takes a peer's hello and answers it. The error is that of the
 // judgement, also when the peer has been told.
 func (n *Node) welcome(stream PeerStream) (hello, error) {
-	timer := time.AfterFunc(handshakeTimeout, func() { _ = stream.Close() })
+	timer := n.clock.AfterFunc(handshakeTimeout, func() { _ = stream.Close() })
 	defer timer.Stop()
 	b, err := stream.Recv()
 	if err != nil {

@@ -146,6 +146,10 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 	}
 	r.reads.last = cfg.seed
 	r.refresh()
+	if voters, _ := r.voters(); voters == 1 {
+		_ = raw.Campaign() // nobody else can lead; refused when it is no voter itself
+		r.refresh()
+	}
 	return r, nil
 }
 
@@ -366,16 +370,22 @@ func (r *replica) campaignAtBirth() {
 
 // quorumUp reports whether a majority can be asked and can answer.
 func (r *replica) quorumUp() bool {
-	voters, reached := 0, 1
+	voters, reached := r.voters()
+	return reached > voters/2
+}
+
+// voters counts them, and those that are up, this member included.
+func (r *replica) voters() (all, reached int) {
+	reached = 1
 	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, _ tracker.Progress) {
 		if kind == raft.ProgressTypePeer {
-			voters++
+			all++
 			if r.up[id] && r.sessions[id] != 0 {
 				reached++
 			}
 		}
 	})
-	return reached > voters/2
+	return all, reached
 }
 
 // peerDown is told that the outgoing stream to a member is lost.

@@ -73,9 +73,10 @@ func (c *Client) at() (client.Client, bool) {
 var errAllDown = errors.New("testcluster: all members are down")
 
 // do makes a call at the present member, and again at another one as often as
-// the member is crashed meanwhile, until ctx ends.
+// the member is crashed meanwhile, until ctx ends. again says that an earlier
+// attempt may have been applied.
 func do[T any](ctx context.Context, c *Client, call func(cl client.Client, again bool) (T, error)) (T, error) {
-	for again := false; ; again = true {
+	for again := false; ; {
 		local, ok := c.at()
 		if !ok {
 			var none T
@@ -88,6 +89,7 @@ func do[T any](ctx context.Context, c *Client, call func(cl client.Client, again
 		if ce := (*client.ClientError)(nil); ctx.Err() != nil && errors.As(err, &ce) {
 			return result, client.NewClientError(ce.Op, fmt.Errorf("%w: %w", ce.Err, ctx.Err()), ce.Code, ce.Details)
 		}
+		again = again || errors.Is(err, client.ErrOutcomeUnknown)
 	}
 }
 
@@ -133,8 +135,16 @@ func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*cl
 	return do(ctx, c, func(cl client.Client, _ bool) (*client.GetLocksResult, error) { return cl.GetLocks(ctx, req) })
 }
 
+// EnqueueWaiter counts as done, when it is repeated, if the client has the lock
+// by then.
 func (c *Client) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
-	return do(ctx, c, func(cl client.Client, _ bool) (*client.EnqueueResult, error) { return cl.EnqueueWaiter(ctx, req) })
+	return do(ctx, c, func(cl client.Client, again bool) (*client.EnqueueResult, error) {
+		result, err := cl.EnqueueWaiter(ctx, req)
+		if again && errors.Is(err, client.ErrLockHeld) && result.Error.Details["owner_id"] == req.ClientID {
+			return &client.EnqueueResult{Enqueued: true}, nil
+		}
+		return result, err
+	})
 }
 
 // CancelWait counts as done, when it is repeated, if nobody waits by then.

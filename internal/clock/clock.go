@@ -6,7 +6,10 @@
 // a testing/synctest bubble.
 package clock
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Clock tells the time and makes timers. Its methods may be called concurrently.
 type Clock struct{}
@@ -16,3 +19,14 @@ func (Clock) Now() time.Time { return time.Now() }
 
 // NewTimer returns a timer that fires once after d.
 func (Clock) NewTimer(d time.Duration) *time.Timer { return time.NewTimer(d) }
+
+// NewTicker returns a ticker that fires every d.
+func (Clock) NewTicker(d time.Duration) *time.Ticker { return time.NewTicker(d) }
+
+// AfterFunc runs f in a goroutine of its own after d.
+func (Clock) AfterFunc(d time.Duration, f func()) *time.Timer { return time.AfterFunc(d, f) }
+
+// WithTimeout returns a context that ends after d, if ctx does not end before.
+func (Clock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d)
+}

@@ -1,0 +1,303 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var seedFlag = flag.Uint64("e2e.seed", 0, "what the moments of the crashes are drawn from; 0 = a new one")
+
+// dice prints what it takes to draw the same again.
+func dice(t *testing.T) *rand.Rand {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("to draw the same moments: go test ./internal/e2e -run '^%s$' -e2e.seed=%d", t.Name(), seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// pass lets a random time go by.
+func pass(atMost time.Duration, d *rand.Rand) {
+	<-time.After(time.Duration(d.Int64N(int64(atMost))))
+}
+
+// state is what one caller knows of a lock that only it uses.
+type state uint8
+
+const (
+	asked     state = iota // the acquire is not answered
+	granted                // acknowledged
+	releasing              // the release is not answered
+	released               // acknowledged
+)
+
+type knowledge struct {
+	req     request // the acquire
+	state   state
+	version int64
+	floor   int64 // the largest token that was acknowledged when it was asked
+}
+
+// load is callers who take locks, keep some and release others, and remember
+// what they were told.
+type load struct {
+	f    *fleet
+	acks atomic.Int64
+	max  atomic.Int64 // the largest token acknowledged
+
+	mu    sync.Mutex
+	known []*knowledge
+}
+
+func (l *load) acknowledged(version int64) {
+	l.acks.Add(1)
+	for {
+		old := l.max.Load()
+		if version <= old || l.max.CompareAndSwap(old, version) {
+			return
+		}
+	}
+}
+
+// caller works until the processes die under it.
+func (l *load) caller(prefix string, d *rand.Rand) {
+	for i := 0; ; i++ {
+		k := &knowledge{floor: l.max.Load(), req: request{
+			Op: "acquire", Lock: fmt.Sprintf("%s-%d", prefix, i), Client: prefix, Request: "r", TTL: longTTL,
+		}}
+		l.mu.Lock()
+		l.known = append(l.known, k)
+		l.mu.Unlock()
+		a, alive := l.f.at(fmt.Sprintf("n%d", 1+d.IntN(3))).call(k.req)
+		if !alive || a.Error != "" {
+			return
+		}
+		k.state, k.version = granted, a.Version
+		l.acknowledged(a.Version)
+		if d.IntN(2) == 0 {
+			continue
+		}
+		k.state = releasing
+		a, alive = l.f.at(fmt.Sprintf("n%d", 1+d.IntN(3))).call(request{Op: "release", Lock: k.req.Lock, Client: prefix, Version: k.version})
+		if !alive || a.Error != "" {
+			return
+		}
+		k.state = released
+		l.acknowledged(0)
+	}
+}
+
+// check holds what the cluster says against what the callers know, and settles
+// what they do not know.
+func (l *load) check(t *testing.T, round int) {
+	t.Helper()
+	tokens := map[int64]string{}
+	for i, k := range l.known {
+		p := l.f.at(l.f.names()[i%3])
+		if k.state == asked { // the same request again: granted before, or now
+			a := p.must(k.req)
+			k.state, k.version = granted, a.Version
+			l.acknowledged(a.Version)
+		}
+		a := p.must(request{Op: "info", Lock: k.req.Lock})
+		holds := a.Owner == k.req.Client && a.Version == k.version
+		switch {
+		case a.Version != k.version:
+			t.Errorf("round %d: %s has token %d, was acknowledged with %d", round, k.req.Lock, a.Version, k.version)
+		case k.state == granted && !holds:
+			t.Errorf("round %d: the grant of %s is lost: %+v", round, k.req.Lock, a)
+		case k.state == released && a.Owner != "":
+			t.Errorf("round %d: %s was released and is held again: %+v", round, k.req.Lock, a)
+		case k.state == releasing && !holds && a.Owner != "":
+			t.Errorf("round %d: %s is held by a stranger: %+v", round, k.req.Lock, a)
+		}
+		if k.state == releasing && a.Owner == "" {
+			k.state = released
+		}
+		if k.version <= k.floor {
+			t.Errorf("round %d: %s got token %d after %d was acknowledged", round, k.req.Lock, k.version, k.floor)
+		}
+		if other := tokens[k.version]; other != "" {
+			t.Errorf("round %d: %s and %s have the same token %d", round, k.req.Lock, other, k.version)
+		}
+		tokens[k.version] = k.req.Lock
+	}
+}
+
+// All processes are killed in the middle of their work, again and again. What
+// was acknowledged stands.
+func TestKillAll(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	d := dice(t)
+	f := three(t)
+	l := &load{f: f}
+	for round := range 5 {
+		var callers sync.WaitGroup
+		for w := range 8 {
+			own := rand.New(rand.NewPCG(d.Uint64(), 0))
+			callers.Go(func() { l.caller(fmt.Sprintf("round-%d-caller-%d", round, w), own) })
+		}
+		until := l.acks.Load() + 20 + d.Int64N(100)
+		f.eventually("the callers have come far", func() bool { return l.acks.Load() >= until })
+		pass(5*time.Millisecond, d)
+		for _, i := range d.Perm(3) {
+			_ = f.at(f.names()[i]).cmd.Process.Kill()
+		}
+		for _, name := range f.names() {
+			f.at(name).kill()
+		}
+		callers.Wait()
+		before := l.max.Load()
+		f.startAll()
+		l.check(t, round)
+		if a := f.at("n1").must(request{Op: "acquire", Lock: fmt.Sprint("after-", round), Client: "c", TTL: longTTL}); a.Version <= before {
+			t.Errorf("round %d: token %d after %d", round, a.Version, before)
+		}
+	}
+	t.Logf("%d locks, %d acknowledgements", len(l.known), l.acks.Load())
+}
+
+// Members are killed while they make themselves a cluster, and come back. In the
+// end they are one cluster.
+func TestKillWhileForming(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	d := dice(t)
+	for range 4 {
+		f := newFleet(t, "n1", "n2", "n3")
+		for _, i := range d.Perm(3) {
+			f.start(f.names()[i])
+		}
+		for range 3 {
+			pass(150*time.Millisecond, d)
+			for _, i := range d.Perm(3)[:1+d.IntN(3)] {
+				f.at(f.names()[i]).kill()
+				f.start(f.names()[i])
+			}
+		}
+		isOneCluster(f)
+	}
+}
+
+// isOneCluster waits until all members serve, and looks whether each sees what
+// each does.
+func isOneCluster(f *fleet) {
+	f.tb.Helper()
+	for _, name := range f.names() {
+		f.at(name).await(eventReady)
+		f.at(name).must(request{Op: "acquire", Lock: "own-" + name, Client: name, TTL: longTTL})
+	}
+	for _, name := range f.names() {
+		for _, other := range f.names() {
+			if a := f.at(name).must(request{Op: "info", Lock: "own-" + other}); a.Owner != other {
+				f.tb.Errorf("%s says %+v of the lock of %s", name, a, other)
+			}
+		}
+	}
+	for _, name := range f.names() {
+		f.at(name).kill()
+	}
+}
+
+// strace returns how to run a process in which system calls fail, or skips.
+func strace(t *testing.T, inject string) []string {
+	t.Helper()
+	path, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("no strace")
+	}
+	if err := exec.Command(path, "-o", "/dev/null", "true").Run(); err != nil {
+		t.Skipf("strace does not work here: %v", err)
+	}
+	return []string{path, "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync,renameat", "-e", "inject=" + inject}
+}
+
+// One member is killed at each of the system calls by which it makes itself
+// durable, in turn, and comes back.
+func TestKillAtEachStepOfForming(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	for _, victim := range []string{"n1", "n2"} { // who makes the cluster, who takes it
+		for _, step := range []struct {
+			call string
+			when int
+		}{{"renameat", 1}, {"renameat", 2}, {"renameat", 3}, {"fsync", 4}, {"fdatasync", 2}} {
+			t.Run(fmt.Sprint(victim, step), func(t *testing.T) {
+				t.Parallel()
+				under := strace(t, fmt.Sprintf("%s:signal=SIGKILL:when=%d", step.call, step.when))
+				f := newFleet(t, "n1", "n2", "n3")
+				for _, name := range f.names() {
+					if name != victim {
+						f.start(name)
+					}
+				}
+				p := f.start(victim, under...)
+				f.eventually("the victim is dead, or serves", func() bool { return !p.alive() || p.has(eventReady) })
+				t.Logf("killed: %t", !p.alive()) // strace counts for each thread of its own
+				p.end()
+				f.start(victim)
+				isOneCluster(f)
+			})
+		}
+	}
+}
+
+// The disk of one member fails: the member ends and says so, its process lives
+// on, and the others do not mind.
+func TestFailingDisk(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	under := strace(t, "fdatasync:error=EIO:when=20+") // a thread's twentieth
+	f := newFleet(t, "n1", "n2", "n3")
+	f.start("n1")
+	f.start("n2")
+	sick := f.start("n3", under...)
+	for _, name := range f.names() {
+		f.at(name).await(eventReady)
+	}
+	last := int64(0)
+	acquire := func() {
+		for _, name := range []string{"n1", "n2"} {
+			a := f.at(name).must(request{Op: "acquire", Lock: fmt.Sprint("after-", last), Client: "c", Request: "r", TTL: longTTL})
+			if a.Version <= last {
+				t.Errorf("token %d after %d", a.Version, last)
+			}
+			last = a.Version
+		}
+	}
+	f.eventually("the disk has failed", func() bool {
+		acquire()
+		return sick.has(eventDone)
+	})
+	if a := sick.await(eventDone); !a.is("EIO") {
+		t.Errorf("the member ended with %+v", a)
+	}
+	for _, op := range []string{"acquire", "info", "status"} {
+		if a, alive := sick.call(request{Op: op, Lock: "a", Client: "c"}); !alive || !a.is("unavailable") {
+			t.Errorf("%s at the member that has ended: %+v, alive %t", op, a, alive)
+		}
+	}
+	acquire()
+	sick.must(request{Op: "close"})
+	sick.end()
+	f.start("n3").await(eventReady) // with a disk that works again
+	if a := f.at("n3").must(request{Op: "info", Lock: "after-0"}); a.Owner != "c" {
+		t.Errorf("after its return n3 says %+v", a)
+	}
+}

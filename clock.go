@@ -113,13 +113,13 @@ func (c *clusterClock) at(instant time.Time) logTime {
 	return max(c.base.stamp, c.now()-logTime(back))
 }
 
-// estimate is a follower's guess, which may lag behind the leader's time by
-// seconds: good for advice, never for a decision.
+// estimate is a follower's guess: as if its leader lived and it had missed
+// nothing. Good for advice, never for a decision.
 func (c *clusterClock) estimate() logTime {
 	if c.leading != clockFollows {
 		return c.now()
 	}
-	return c.anchor.stamp.plus(span(max(0, c.contact-c.anchor.at)))
+	return c.anchor.stamp.plus(span(c.counted - c.anchor.at))
 }
 
 // until is how long from this turn until cluster time reaches end.

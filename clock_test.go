@@ -179,17 +179,10 @@ func TestRule4BaseDiesWithTheTerm(t *testing.T) {
 	if l.nodes[0].r.clock.leading != clockFollows {
 		t.Fatal("the deposed leader still has a base")
 	}
-	// L2 → L1: only the first one can be elected.
-	for _, n := range l.nodes[1:] {
-		if n != second {
-			n.deaf = true
-		}
-	}
-	second.cut = true
-	begun := l.now
-	l.nodes[1].deaf, l.nodes[2].deaf = false, false
+	second.cut = true // L2 → L1
+	l.pass(3 * labTick)
 	l.elect(l.nodes[0])
-	gap2 := l.now.Sub(begun)
+	const gap2 = 3 * labTick
 	left := l.freedAfter("a", time.Minute)
 	gaps := gap1 + gap2
 	lived := 4*time.Second + gaps + left

@@ -84,6 +84,7 @@
 //	proposals.go       group commit: waiting calls become one raft entry
 //	clock.go           cluster time: anchors, the leader's base, stamps
 //	waits.go           calls that wait in a lock's queue: attach, detach, leave
+//	tidings.go         what raft wants told and nobody waits for
 //	reads.go           linearizable reads in rounds
 //	forward.go         a follower's calls at the leader
 //	appender.go        the writing of the log, beside the loop

@@ -300,9 +300,20 @@ func shift[T any](queue []T, n int) []T {
 	return queue[:rest]
 }
 
-// nextAlarm is how long the loop may sleep before an end is due; false when
-// there is none that this member has to see to.
+// nextAlarm is how long the loop may sleep before something is due: an end that
+// this leader has to see to, or tidings that have waited long enough.
 func (r *replica) nextAlarm() (time.Duration, bool) {
+	wait, ok := r.nextEnd()
+	if since := r.tidings.since; !since.IsZero() {
+		left := max(0, maxTidingsWait-r.now.Sub(since))
+		if !ok || left < wait {
+			return left, true
+		}
+	}
+	return wait, ok
+}
+
+func (r *replica) nextEnd() (time.Duration, bool) {
 	if r.office != officeOpen {
 		return 0, false
 	}

@@ -61,6 +61,9 @@ type replica struct {
 	sessions map[uint64]uint64 // the stream over which each peer's calls come
 	heard    map[uint64]int    // the tick of each peer's last message
 
+	tidings            tidings
+	diskTerm, diskVote uint64 // of the last hard state that went to the disk
+
 	decoded entry // scratch of applyEntry
 	probe   *call // the read that finds out whether this member is ready
 
@@ -142,6 +145,7 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 		clock:    clusterClock{maxJump: 2 * time.Duration(cfg.electionTicks) * cfg.tick},
 		waits:    newWaits(),
 		forwards: forwards{calls: map[uint64]*call{}, last: cfg.seed},
+		tidings:  tidings{peers: map[uint64]*raftpb.Message{}},
 		up:       map[uint64]bool{}, sessions: map[uint64]uint64{}, heard: map[uint64]int{},
 	}
 	r.reads.last = cfg.seed
@@ -445,6 +449,7 @@ func (r *replica) advance() error {
 		}
 	}
 	r.serveReads() // also when only the answer to a question has come
+	r.deliverTidings()
 	return nil
 }
 
@@ -459,7 +464,7 @@ func (r *replica) dispatch(messages []*raftpb.Message) error {
 	for _, m := range messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
-			r.out.appends = append(r.out.appends, m)
+			r.toDisk(m)
 		case raft.LocalApplyThread:
 			if err := r.apply(m.GetEntries()); err != nil {
 				return err
@@ -470,7 +475,7 @@ func (r *replica) dispatch(messages []*raftpb.Message) error {
 				}
 			}
 		default:
-			r.out.messages = append(r.out.messages, m)
+			r.toPeer(m)
 		}
 	}
 	return nil

@@ -20,7 +20,8 @@ type call struct {
 	// patience is how long the call may be kept without being proposed.
 	patience time.Duration
 
-	state atomic.Int32 // callWaits, callTaken, callLeft
+	state   atomic.Int32 // callWaits, callTaken, callLeft
+	awaited atomic.Bool  // somebody waits for done
 	// done gets one token, for which it has room, when reply is set and the
 	// loop is through with the call. nil when nobody waits.
 	done  chan struct{}
@@ -28,7 +29,7 @@ type call struct {
 
 	// arrived is when the call reached this member; a call that comes back
 	// from a lost term arrives anew. since is its first arrival.
-	arrived, since time.Time
+	arrived, since time.Time // since is not changed after the inbox has set it
 
 	from    uint64 // the member that forwards it; 0 for this one
 	session uint64 // the stream it came over

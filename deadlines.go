@@ -162,6 +162,14 @@ func (t *table) nextEnd() (logTime, bool) {
 	return d.end, ok
 }
 
+// noEndBefore is a lower bound of nextEnd that costs nothing.
+func (t *table) noEndBefore() (logTime, bool) {
+	if t.ends.len() == 0 {
+		return 0, false
+	}
+	return t.ends.heap[0].end, true
+}
+
 // nextDeadline returns the first key that is its item's real end, if it is at
 // or before limit. Keys before it are moved to where they belong, or dropped.
 func (t *table) nextDeadline(limit logTime) (deadline, bool) {

@@ -98,6 +98,7 @@
 //	query.go           pure: reading one lock, listing many
 //	codec.go           pure: the bytes of entries, commands and results
 //
+//	attempt.go         one attempt of such a call: in, wait, give up
 //	local.go           the client in process: attempts, repeats, withdrawals
 //	limits.go          what callers may ask: checks and defaults
 //	answers.go         the loop's replies in the types of package client

@@ -2,14 +2,11 @@ package raftlock
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/raftlock/raftlock/client"
-	"github.com/raftlock/raftlock/internal/callctx"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -75,18 +72,20 @@ func (c *localClient) Acquire(ctx context.Context, req *client.AcquireRequest) (
 		wait: req.Wait, attempt: max(req.Attempt, 1), priority: req.Priority,
 		ttl: span(req.TTL), timeout: span(req.WaitTimeout), metadata: metadataOf(req.Metadata),
 	}
-	rep, err := c.run(ctx, op, &cmd)
+	a, outcome, err := c.run(ctx, op, &cmd)
 	if err != nil {
-		if cmd.request != "" && rep.failure.outcome() == outcomeUnknown && !lostConnection(ctx) {
+		if cmd.request != "" && outcome == outcomeUnknown && !lostConnection(ctx) {
 			c.node.withdraw(&cmd)
 		}
 		return &client.AcquireResult{Error: detailOf(err)}, err
 	}
+	defer c.node.release(a)
+	rep := &a.reply
 	if rep.result.code != pb.ErrorCode_OK {
-		return refusedAcquire(op, &rep)
+		return refusedAcquire(op, rep)
 	}
-	c.confirm(ctx, &rep)
-	return &client.AcquireResult{Acquired: true, Lock: lockOf(&rep)}, nil
+	c.confirm(ctx, rep)
+	return &client.AcquireResult{Acquired: true, Lock: lockOf(rep)}, nil
 }
 
 func (c *localClient) Release(ctx context.Context, req *client.ReleaseRequest) (*client.ReleaseResult, error) {
@@ -96,14 +95,16 @@ func (c *localClient) Release(ctx context.Context, req *client.ReleaseRequest) (
 		return &client.ReleaseResult{Error: detail}, err
 	}
 	cmd := command{kind: cmdRelease, lock: req.LockID, client: req.ClientID, version: req.Version}
-	rep, err := c.run(ctx, op, &cmd)
+	a, _, err := c.run(ctx, op, &cmd)
 	if err != nil {
 		return &client.ReleaseResult{Error: detailOf(err)}, err
 	}
+	defer c.node.release(a)
+	rep := &a.reply
 	if rep.result.code == pb.ErrorCode_OK || rep.unsure && isOver(&rep.result, req.Version) {
 		return &client.ReleaseResult{Released: true, WaiterPromoted: rep.result.promoted}, nil
 	}
-	detail, err := refusalOf(op, &rep)
+	detail, err := refusalOf(op, rep)
 	return &client.ReleaseResult{Error: detail}, err
 }
 
@@ -126,16 +127,18 @@ func (c *localClient) Renew(ctx context.Context, req *client.RenewRequest) (*cli
 		return &client.RenewResult{Error: detail}, err
 	}
 	cmd := command{kind: cmdRenew, lock: req.LockID, client: req.ClientID, version: req.Version, ttl: span(req.NewTTL)}
-	rep, err := c.run(ctx, op, &cmd)
+	a, _, err := c.run(ctx, op, &cmd)
 	if err != nil {
 		return &client.RenewResult{Error: detailOf(err)}, err
 	}
+	defer c.node.release(a)
+	rep := &a.reply
 	if rep.result.code != pb.ErrorCode_OK {
-		detail, err := refusalOf(op, &rep)
+		detail, err := refusalOf(op, rep)
 		return &client.RenewResult{Error: detail}, err
 	}
-	c.confirm(ctx, &rep)
-	return &client.RenewResult{Renewed: true, Lock: lockOf(&rep)}, nil
+	c.confirm(ctx, rep)
+	return &client.RenewResult{Renewed: true, Lock: lockOf(rep)}, nil
 }
 
 func (c *localClient) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
@@ -148,18 +151,20 @@ func (c *localClient) EnqueueWaiter(ctx context.Context, req *client.EnqueueWait
 		kind: cmdEnqueue, lock: req.LockID, client: req.ClientID, version: req.Version,
 		priority: req.Priority, timeout: span(req.Timeout),
 	}
-	rep, err := c.run(ctx, op, &cmd)
+	a, _, err := c.run(ctx, op, &cmd)
 	if err != nil {
 		return &client.EnqueueResult{Error: detailOf(err)}, err
 	}
+	defer c.node.release(a)
+	rep := &a.reply
 	if rep.result.code != pb.ErrorCode_OK && !(rep.unsure && grantedBefore(&cmd, &rep.result)) {
-		detail, err := refusalOf(op, &rep)
+		detail, err := refusalOf(op, rep)
 		return &client.EnqueueResult{Error: detail}, err
 	}
 	result := &client.EnqueueResult{Enqueued: true}
 	if rep.result.queued {
 		result.Position = rep.result.position
-		result.EstimatedWaitDuration = estimatedWait(&rep)
+		result.EstimatedWaitDuration = estimatedWait(rep)
 	}
 	return result, nil
 }
@@ -180,12 +185,14 @@ func (c *localClient) CancelWait(ctx context.Context, req *client.CancelWaitRequ
 	if req.RequestID != "" {
 		cmd.kind, cmd.request, cmd.version = cmdWithdraw, req.RequestID, 0
 	}
-	rep, err := c.run(ctx, op, &cmd)
+	a, _, err := c.run(ctx, op, &cmd)
 	if err != nil {
 		return &client.CancelWaitResult{Error: detailOf(err)}, err
 	}
+	defer c.node.release(a)
+	rep := &a.reply
 	if rep.result.code != pb.ErrorCode_OK && !(rep.unsure && rep.result.code == pb.ErrorCode_NOT_WAITING) {
-		detail, err := refusalOf(op, &rep)
+		detail, err := refusalOf(op, rep)
 		return &client.CancelWaitResult{Error: detail}, err
 	}
 	return &client.CancelWaitResult{Cancelled: true}, nil
@@ -229,25 +236,31 @@ func (c *localClient) GetLocks(ctx context.Context, req *client.GetLocksRequest)
 	return listingOf(ctx, op, req, &rep)
 }
 
-// run proposes a command and repeats it as far as the policy allows. The reply
-// is a result of the table, or, with the error, the failure.
-func (c *localClient) run(ctx context.Context, op string, cmd *command) (reply, error) {
+// run proposes a command and repeats it as far as the policy allows. It returns
+// the attempt that was answered, to be released by the caller, or the error and
+// the outcome that its details tell.
+func (c *localClient) run(ctx context.Context, op string, cmd *command) (a *call, outcome string, err error) {
 	if c.closed.Load() {
-		rep := reply{failure: clientClosed}
-		return rep, errorOf(op, rep.failure, nil)
+		return nil, clientClosed.outcome(), errorOf(op, clientClosed, nil)
 	}
 	n, policy := c.node, c.policy.Load()
-	begun, timeout := n.clock.Now(), cmd.timeout
+	var begun time.Time // of the first attempt
+	timeout := cmd.timeout
 	if timeout == 0 {
 		timeout = span(n.cfg.Limits.DefaultWait)
 	}
 	patience, unsure := holdLimit, false
 	for tries := 0; ; {
-		rep, ctxErr := n.do(ctx, cmd, patience)
-		f := rep.failure
+		a = n.newCall(patience)
+		a.cmd = *cmd
+		a.refusal = n.cfg.Limits.check(cmd)
+		f, ctxErr := n.await(ctx, a)
 		if f == nil {
-			rep.unsure = unsure
-			return rep, nil
+			a.reply.unsure = unsure
+			return a, "", nil
+		}
+		if begun.IsZero() {
+			begun = a.since
 		}
 		if f.outcome() == outcomeUnknown {
 			// Only now may another attempt find the traces of an earlier one.
@@ -255,10 +268,12 @@ func (c *localClient) run(ctx context.Context, op string, cmd *command) (reply, 
 			cmd.attempt++
 		} else if unsure && f.outcome() == outcomeNotProposed {
 			f = stillUnknown(f)
-			rep.failure = f
 		}
 		if ctxErr != nil {
-			return rep, errorOf(op, f, ctxErr)
+			return nil, f.outcome(), errorOf(op, f, ctxErr)
+		}
+		if begun.IsZero() { // it did not get as far as the loop
+			begun = n.clock.Now()
 		}
 		waited := span(n.clock.Now().Sub(begun))
 		if f.interrupted {
@@ -268,14 +283,13 @@ func (c *localClient) run(ctx context.Context, op string, cmd *command) (reply, 
 		}
 		if n.ctx.Err() != nil {
 			f = f.atClosing()
-			rep.failure = f
 		}
 		if f.closed || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, f.code) ||
 			!cmd.wait && time.Duration(waited) >= n.cfg.RequestTimeout {
-			return rep, errorOf(op, f, nil)
+			return nil, f.outcome(), errorOf(op, f, nil)
 		}
 		if err := n.pause(ctx, backoff(policy, tries)); err != nil {
-			return rep, errorOf(op, f, err)
+			return nil, f.outcome(), errorOf(op, f, err)
 		}
 		tries++
 	}
@@ -288,22 +302,24 @@ func (c *localClient) read(ctx context.Context, op string, kind readKind, lock s
 	}
 	n, policy := c.node, c.policy.Load()
 	for tries := 0; ; tries++ {
-		call := n.newCall(holdLimit)
-		call.cmd.lock, call.read, call.withWaiters = lock, kind, waiters
+		a := n.newCall(holdLimit)
+		a.cmd.lock, a.read, a.withWaiters = lock, kind, waiters
 		sent := n.clock.Now()
-		rep, ctxErr := n.await(ctx, call)
-		rep.at = sent
-		if rep.failure == nil {
+		f, ctxErr := n.await(ctx, a)
+		if f == nil {
+			rep := a.reply
+			rep.at = sent
+			n.release(a)
 			return rep, nil
 		}
 		if n.ctx.Err() != nil {
-			rep.failure = rep.failure.atClosing()
+			f = f.atClosing()
 		}
-		if ctxErr != nil || rep.failure.closed || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, rep.failure.code) {
-			return rep, errorOf(op, rep.failure, ctxErr)
+		if ctxErr != nil || f.closed || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, f.code) {
+			return reply{}, errorOf(op, f, ctxErr)
 		}
 		if err := n.pause(ctx, backoff(policy, tries)); err != nil {
-			return rep, errorOf(op, rep.failure, err)
+			return reply{}, errorOf(op, f, err)
 		}
 	}
 }
@@ -322,143 +338,4 @@ func (c *localClient) confirm(ctx context.Context, rep *reply) {
 		return
 	}
 	rep.at, rep.remaining, rep.timed = now.at, span(max(0, now.result.lock.end-now.now)), true
-}
-
-// do makes one attempt of a command. When ctx ends first, the error is ctx's
-// and the failure says whether the command may have been proposed.
-func (n *Node) do(ctx context.Context, cmd *command, patience time.Duration) (reply, error) {
-	c := n.newCall(patience)
-	c.cmd = *cmd
-	c.refusal = n.cfg.Limits.check(cmd)
-	return n.await(ctx, c)
-}
-
-// await hands a call to the loop and waits for its reply.
-func (n *Node) await(ctx context.Context, c *call) (reply, error) {
-	c.lane = laneOf(c)
-	if err := ctx.Err(); err != nil {
-		return reply{failure: endedBy(err, outcomeNotProposed)}, err
-	}
-	if f, err := n.awaitFormed(ctx); f != nil {
-		return reply{failure: f}, err
-	}
-	if !n.inbox.call(c) {
-		return reply{failure: memberGone}, nil
-	}
-	select {
-	case <-c.done:
-		return n.replyOf(c), nil
-	case <-n.done:
-		return reply{failure: memberClosed}, nil
-	case <-ctx.Done():
-	}
-	select {
-	case <-c.done: // it was answered at the same time
-		return c.reply, nil
-	default:
-	}
-	err := ctx.Err()
-	for {
-		if c.state.CompareAndSwap(callWaits, callLeft) {
-			return reply{failure: endedBy(err, outcomeNotProposed)}, err
-		}
-		if c.state.CompareAndSwap(callTaken, callLeft) {
-			break
-		}
-	}
-	how := gaveUp
-	if lostConnection(ctx) {
-		how = lostTouch
-	}
-	n.inbox.request(func(r *replica) { r.leave(c, how) })
-	return reply{failure: endedBy(err, outcomeUnknown)}, err
-}
-
-// awaitFormed waits for the cluster to be formed, as calls wait for a leader.
-func (n *Node) awaitFormed(ctx context.Context) (*failure, error) {
-	if n.isFormed() {
-		return nil, nil
-	}
-	limit := n.clock.NewTimer(min(holdLimit, n.cfg.RequestTimeout))
-	defer limit.Stop()
-	select {
-	case <-n.formed:
-		return nil, nil
-	case <-n.done:
-		return memberGone, nil
-	case <-limit.C:
-		return noLeader, nil
-	case <-ctx.Done():
-		return endedBy(ctx.Err(), outcomeNotProposed), ctx.Err()
-	}
-}
-
-func lostConnection(ctx context.Context) bool {
-	return errors.Is(context.Cause(ctx), callctx.ErrConnectionLost)
-}
-
-// withdraw takes back, behind the caller's back, a call with a RequestID that
-// ended without an answer: its wait, or the grant that won the race.
-func (n *Node) withdraw(acquire *command) {
-	cmd := command{kind: cmdWithdraw, lock: acquire.lock, client: acquire.client, request: acquire.request}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.mu.ended {
-		return // main may already wait for work
-	}
-	n.work.Go(func() {
-		ctx, cancel := n.clock.WithTimeout(n.ctx, withdrawLimit)
-		defer cancel()
-		for ctx.Err() == nil {
-			if rep, _ := n.do(ctx, &cmd, holdLimit); rep.failure == nil {
-				return
-			}
-			_ = n.pause(ctx, n.cfg.TickInterval) // its error is the loop's condition
-		}
-	})
-}
-
-func (n *Node) pause(ctx context.Context, d time.Duration) error {
-	timer := n.clock.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-n.ctx.Done():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// backoff is the pause before the repeat after tries repeats.
-func backoff(p *client.RetryPolicy, tries int) time.Duration {
-	d := float64(p.InitialBackoff)
-	for range tries {
-		d *= p.BackoffMultiplier
-	}
-	d = min(d, float64(p.MaxBackoff))
-	return time.Duration(d * (1 + p.JitterFactor*(2*rand.Float64()-1)))
-}
-
-func (n *Node) newCall(patience time.Duration) *call {
-	c, ok := n.calls.Get().(*call)
-	if !ok {
-		c = &call{done: make(chan struct{}, 1)}
-	}
-	c.patience = patience
-	return c
-}
-
-// replyOf takes the reply out of an answered call, and puts the call back for
-// the next one. A call that failed may still stand in one of the loop's lists.
-func (n *Node) replyOf(c *call) reply {
-	rep := c.reply
-	if rep.failure != nil {
-		return rep
-	}
-	done := c.done
-	*c = call{done: done}
-	n.calls.Put(c)
-	return rep
 }

@@ -57,7 +57,7 @@ type Node struct {
 	ready  chan struct{} // closed by the loop when this member can serve
 	done   chan struct{} // closed by main when all has ended
 
-	calls    sync.Pool // of *call, to reuse
+	calls    callPool
 	view     atomic.Pointer[standing]
 	sessions atomic.Uint64 // numbers the streams of peers
 
@@ -285,15 +285,18 @@ func (n *Node) main(found Recovered) {
 	for _, c := range n.inbox.close().calls {
 		c.finish(&reply{failure: memberGone})
 	}
+	if errors.Is(err, errPanicked) {
+		n.calls.abort()
+	}
 	n.view.Store(&standing{changed: make(chan struct{})})
-	closeErr := n.release()
+	closeErr := n.letGo()
 	n.mu.Lock()
 	n.mu.closeErr = closeErr
 	n.mu.Unlock()
 }
 
-// release lets go of everything, in the order in which things depend on it.
-func (n *Node) release() error {
+// letGo lets go of everything, in the order in which things depend on it.
+func (n *Node) letGo() error {
 	var errs []error
 	if n.cfg.Transport != nil {
 		if err := n.cfg.Transport.Close(); err != nil {
@@ -352,13 +355,15 @@ func newborn(id Identity) Recovered {
 	}
 }
 
+var errPanicked = errors.New("member panicked")
+
 // guard turns a panic into an error: a broken invariant of ours, or raft's word
 // that its log cannot be true, ends the member and not its host.
 func (n *Node) guard(run func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			n.logger.Error("panic", "value", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("member panicked: %v", p)
+			err = fmt.Errorf("%w: %v", errPanicked, p)
 		}
 	}()
 	return run()
@@ -443,6 +448,25 @@ func (n *Node) loop(r *replica) error {
 
 // turn hands what has come to the replica and carries out what it wants done.
 func (n *Node) turn(r *replica, in *arrivals) error {
+	if err := n.handIn(r, in); err != nil {
+		for _, c := range in.calls {
+			c.finish(&reply{failure: memberGone})
+		}
+		return err
+	}
+	for _, c := range in.calls {
+		r.submit(c)
+	}
+	if err := r.advance(); err != nil {
+		return err
+	}
+	n.carryOut(r)
+	n.publish(r)
+	return nil
+}
+
+// handIn hands in all that has come but the calls.
+func (n *Node) handIn(r *replica, in *arrivals) error {
 	for _, request := range in.requests {
 		request(r)
 	}
@@ -456,14 +480,6 @@ func (n *Node) turn(r *replica, in *arrivals) error {
 			return err
 		}
 	}
-	for _, c := range in.calls {
-		r.submit(c)
-	}
-	if err := r.advance(); err != nil {
-		return err
-	}
-	n.carryOut(r)
-	n.publish(r)
 	return nil
 }
 

@@ -68,8 +68,12 @@ func (r *replica) mayPropose() bool {
 
 // endIsDue reports whether an end has come that no entry in flight reaches.
 func (r *replica) endIsDue() bool {
+	now := r.clock.now()
+	if bound, ok := r.table.noEndBefore(); !ok || bound > now {
+		return false
+	}
 	end, ok := r.table.nextEnd()
-	return ok && end <= r.clock.now() && end > r.proposals.last
+	return ok && end <= now && end > r.proposals.last
 }
 
 // proposeBatch makes an entry of what waits and proposes it. It reports whether
@@ -317,9 +321,15 @@ func (r *replica) nextEnd() (time.Duration, bool) {
 	if r.office != officeOpen {
 		return 0, false
 	}
-	end, ok := r.table.nextEnd()
-	if !ok || end <= r.proposals.last {
+	// A bound will do: to wake up early costs less than to know.
+	end, ok := r.table.noEndBefore()
+	if !ok {
 		return 0, false
+	}
+	if end <= r.clock.now() {
+		if end, ok = r.table.nextEnd(); !ok || end <= r.proposals.last {
+			return 0, false
+		}
 	}
 	return r.clock.until(end), true
 }

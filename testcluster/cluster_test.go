@@ -2,6 +2,7 @@ package testcluster_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,5 +58,27 @@ func TestVirtualTime(t *testing.T) {
 			t.Error("wrong time", took)
 		}
 		c.Restart(crashed)
+	})
+}
+
+// Who is in no group of a partition is alone.
+func TestPartition(t *testing.T) {
+	bubble(t, 5, func(t *testing.T, c *testcluster.Cluster) {
+		for _, groups := range [][][]int{{{0, 1, 2}}, {{2, 3, 4}, {0}}, {{0, 2}, {0, 4}}, {{1, 3}, {4, 2, 0}}} {
+			c.Partition(groups...)
+			time.Sleep(2 * time.Second)
+			leader := c.Leader()
+			for i := range 5 {
+				reached := i == leader
+				for _, group := range groups {
+					reached = reached || slices.Contains(group, leader) && slices.Contains(group, i)
+				}
+				if _, err := c.ClientOn(i).Health(t.Context(), &client.HealthRequest{}); (err == nil) != reached {
+					t.Errorf("partition %v, leader %d: the health of member %d is %v", groups, leader, i, err)
+				}
+			}
+			c.Heal()
+			time.Sleep(2 * time.Second)
+		}
 	})
 }

@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"runtime"
 	"sync"
 	"time"
 
@@ -114,6 +115,30 @@ func (in *inbox) receive(f received) bool {
 	in.mu.Unlock()
 	in.signal()
 	return true
+}
+
+// gather lets the callers that were just answered come back first, so that their
+// next calls ride together instead of splitting into cohorts that halve the
+// throughput. It yields the processor at least twice, and as long as calls keep
+// coming.
+func (in *inbox) gather() {
+	const most = 16
+	runtime.Gosched()
+	before := in.waiting()
+	for range most {
+		runtime.Gosched()
+		now := in.waiting()
+		if now == before {
+			return
+		}
+		before = now
+	}
+}
+
+func (in *inbox) waiting() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.mu.next.calls)
 }
 
 // take returns all that lies here and the instant of it, and puts the emptied

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -412,11 +411,7 @@ func (n *Node) loop(r *replica) error {
 	defer alarm.Stop()
 	var in arrivals
 	for ticked := false; ; {
-		// Let the callers that were just answered come back first, so that
-		// their next calls ride together instead of splitting into two
-		// cohorts that halve the throughput.
-		runtime.Gosched()
-		runtime.Gosched()
+		n.inbox.gather()
 		var now time.Time
 		in, now = n.inbox.take(in.reset())
 		r.begin(now)

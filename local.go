@@ -243,56 +243,84 @@ func (c *localClient) run(ctx context.Context, op string, cmd *command) (a *call
 	if c.closed.Load() {
 		return nil, clientClosed.outcome(), errorOf(op, clientClosed, nil)
 	}
-	n, policy := c.node, c.policy.Load()
-	var begun time.Time // of the first attempt
-	timeout := cmd.timeout
-	if timeout == 0 {
-		timeout = span(n.cfg.Limits.DefaultWait)
-	}
-	patience, unsure := holdLimit, false
-	for tries := 0; ; {
-		a = n.newCall(patience)
+	n := c.node
+	r := repeats{node: n, policy: c.policy.Load(), timeout: cmd.timeout, patience: holdLimit}
+	for {
+		a = n.newCall(r.patience)
 		a.cmd = *cmd
 		a.refusal = n.cfg.Limits.check(cmd)
 		f, ctxErr := n.await(ctx, a)
 		if f == nil {
-			a.reply.unsure = unsure
+			a.reply.unsure = r.unsure
 			return a, "", nil
 		}
-		if begun.IsZero() {
-			begun = a.since
+		f = r.note(f, a, cmd)
+		if ctxErr == nil && r.again(f, cmd) {
+			if f.interrupted {
+				continue
+			}
+			ctxErr = n.pause(ctx, backoff(r.policy, r.tries))
+			r.tries++
+			if ctxErr == nil {
+				continue
+			}
 		}
-		if f.outcome() == outcomeUnknown {
-			// Only now may another attempt find the traces of an earlier one.
-			unsure = true
-			cmd.attempt++
-		} else if unsure && f.outcome() == outcomeNotProposed {
-			f = stillUnknown(f)
-		}
-		if ctxErr != nil {
-			return nil, f.outcome(), errorOf(op, f, ctxErr)
-		}
-		if begun.IsZero() { // it did not get as far as the loop
-			begun = n.clock.Now()
-		}
-		waited := span(n.clock.Now().Sub(begun))
-		if f.interrupted {
-			cmd.timeout = max(timeout-waited, minWait)
-			patience = time.Duration(cmd.timeout) + n.cfg.RequestTimeout
-			continue
-		}
-		if n.ctx.Err() != nil {
-			f = f.atClosing()
-		}
-		if f.closed || tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, f.code) ||
-			!cmd.wait && time.Duration(waited) >= n.cfg.RequestTimeout {
-			return nil, f.outcome(), errorOf(op, f, nil)
-		}
-		if err := n.pause(ctx, backoff(policy, tries)); err != nil {
-			return nil, f.outcome(), errorOf(op, f, err)
-		}
-		tries++
+		return nil, f.outcome(), errorOf(op, f, ctxErr)
 	}
+}
+
+// repeats is what a call knows of its failed attempts.
+type repeats struct {
+	node     *Node
+	policy   *client.RetryPolicy
+	timeout  span // the wait that the caller asked for
+	patience time.Duration
+	begun    time.Time // of the first attempt
+	tries    int
+	unsure   bool // an attempt may have been applied
+}
+
+// note takes a failure in, and returns what it means after those before it.
+func (r *repeats) note(f *failure, a *call, cmd *command) *failure {
+	if r.begun.IsZero() {
+		if r.begun = a.since; r.begun.IsZero() { // it did not get as far as the loop
+			r.begun = r.node.clock.Now()
+		}
+	}
+	switch {
+	case f.outcome() == outcomeUnknown:
+		// Only now may another attempt find the traces of an earlier one.
+		r.unsure = true
+		cmd.attempt++
+	case r.unsure && f.outcome() == outcomeNotProposed:
+		f = stillUnknown(f)
+	}
+	if r.node.ctx.Err() != nil {
+		f = f.atClosing()
+	}
+	return f
+}
+
+// again reports whether the call may be made again. One whose wait was
+// interrupted always may: it keeps its place, and what is left of its wait.
+func (r *repeats) again(f *failure, cmd *command) bool {
+	waited := r.node.clock.Now().Sub(r.begun)
+	switch {
+	case f.closed:
+		return false
+	case f.interrupted:
+		limits := &r.node.cfg.Limits
+		wanted := r.timeout
+		if wanted == 0 {
+			wanted = span(limits.DefaultWait)
+		}
+		cmd.timeout = max(wanted-span(waited), minWait)
+		r.patience = time.Duration(cmd.timeout) + r.node.cfg.RequestTimeout
+		return true
+	case !cmd.wait && waited >= r.node.cfg.RequestTimeout:
+		return false
+	}
+	return r.tries < r.policy.MaxRetries && slices.Contains(r.policy.RetryableErrors, f.code)
 }
 
 // read makes a linearizable read; a read may always be repeated.

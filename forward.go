@@ -51,6 +51,7 @@ func (r *replica) passOn(c *call) {
 	}
 	r.forwards.last++
 	c.id = r.forwards.last
+	c.arrived = r.now // it may have been held: what a grant has left counts from here
 	c.place = placeForwarded
 	r.forwards.calls[c.id] = c
 	r.respond(r.lead, forward{kind: forwardCall, id: c.id, cmd: c.cmd})

@@ -158,7 +158,7 @@ func adviceFor(l *lockView, rep *reply) *client.BackoffAdvice {
 		InitialBackoff: minBackoff, MaxBackoff: freeBackoff,
 		Multiplier: advisedFactor, JitterFactor: advisedJitter,
 	}
-	remaining := time.Duration(max(0, l.end-rep.now))
+	remaining := time.Duration(rep.remaining)
 	if !l.held() || remaining == 0 {
 		return advice
 	}
@@ -171,7 +171,7 @@ func adviceFor(l *lockView, rep *reply) *client.BackoffAdvice {
 // estimatedWait guesses how long a waiter will wait: each grant before it for
 // as long as the present one still lasts.
 func estimatedWait(rep *reply) time.Duration {
-	remaining := time.Duration(max(0, rep.result.lock.end-rep.now))
+	remaining := time.Duration(rep.remaining)
 	turns := time.Duration(rep.result.position) + 1
 	if remaining > tenYears/turns {
 		return tenYears

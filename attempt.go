@@ -83,7 +83,7 @@ func (n *Node) awaitFormed(ctx context.Context) (*failure, error) {
 	if n.isFormed() {
 		return nil, nil
 	}
-	limit := n.clock.NewTimer(min(holdLimit, n.cfg.RequestTimeout))
+	limit := n.clock.NewTimer(n.holdLimit())
 	defer limit.Stop()
 	select {
 	case <-n.formed:
@@ -96,6 +96,9 @@ func (n *Node) awaitFormed(ctx context.Context) (*failure, error) {
 		return endedBy(ctx.Err(), outcomeNotProposed), ctx.Err()
 	}
 }
+
+// holdLimit is how long a call of this member may wait for being proposed.
+func (n *Node) holdLimit() time.Duration { return min(holdLimit, n.cfg.RequestTimeout) }
 
 func lostConnection(ctx context.Context) bool {
 	return errors.Is(context.Cause(ctx), callctx.ErrConnectionLost)
@@ -114,7 +117,7 @@ func (n *Node) withdraw(acquire *command) {
 		ctx, cancel := n.clock.WithTimeout(n.ctx, withdrawLimit)
 		defer cancel()
 		for ctx.Err() == nil {
-			a := n.newCall(holdLimit)
+			a := n.newCall(n.holdLimit())
 			a.cmd = cmd
 			if f, _ := n.await(ctx, a); f == nil {
 				n.release(a)

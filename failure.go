@@ -17,7 +17,7 @@ import (
 type failure struct {
 	code    pb.ErrorCode
 	message string
-	details map[string]string // the keys are API; see semantics in docs/design.md
+	details map[string]string // the keys are API
 
 	// again: this member did not propose the call and never will, but another
 	// may. It is for the forwarding member only.

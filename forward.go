@@ -49,12 +49,18 @@ func (r *replica) passOn(c *call) {
 		r.answer(c, reply{failure: notProposed})
 		return
 	}
-	r.forwards.last++
-	c.id = r.forwards.last
+	c.id = r.nextNumber()
 	c.arrived = r.now // it may have been held: what a grant has left counts from here
 	c.place = placeForwarded
 	r.forwards.calls[c.id] = c
 	r.respond(r.lead, forward{kind: forwardCall, id: c.id, cmd: c.cmd})
+}
+
+// nextNumber gives a number to a call or a round of reads: at the leader they
+// share one space.
+func (r *replica) nextNumber() uint64 {
+	r.forwards.last++
+	return r.forwards.last
 }
 
 // respond sends a message to another member.
@@ -198,11 +204,16 @@ func (r *replica) unsent(id uint64) {
 }
 
 func (r *replica) expireForwards() {
-	for _, id := range slices.Sorted(maps.Keys(r.forwards.calls)) {
-		c := r.forwards.calls[id]
+	var late []uint64
+	for id, c := range r.forwards.calls {
 		if c.place == placeForwarded && r.overdue(c) {
-			delete(r.forwards.calls, id)
-			r.answer(c, reply{failure: timedOut})
+			late = append(late, id)
 		}
+	}
+	slices.Sort(late)
+	for _, id := range late {
+		c := r.forwards.calls[id]
+		delete(r.forwards.calls, id)
+		r.answer(c, reply{failure: timedOut})
 	}
 }

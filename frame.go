@@ -147,7 +147,7 @@ func (m *forward) check() error {
 	case forwardFailed:
 		bad = m.failure == nil
 	case forwardResult:
-		bad = m.remaining < 0
+		bad = m.remaining < 0 || m.result.position < 0 || m.result.lock.waiters < 0
 	case forwardIndex:
 		bad = m.now < 0
 	case forwardRead, forwardQueued:
@@ -263,6 +263,9 @@ func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
 func checkMessage(m *raftpb.Message, from, self uint64) error {
 	if m.GetFrom() != from || m.GetTo() != self {
 		return fmt.Errorf("%w: raft message from %d to %d on the stream from %d to %d", errMalformed, m.GetFrom(), m.GetTo(), from, self)
+	}
+	if m.GetTerm() == 0 {
+		return fmt.Errorf("%w: raft message without a term", errMalformed) // raft takes it for its own
 	}
 	switch m.GetType() {
 	case raftpb.MsgApp:

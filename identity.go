@@ -17,8 +17,7 @@ type Identity struct {
 	ClusterName string `json:"cluster_name"`
 	Incarnation uint64 `json:"incarnation,string"`
 
-	// ClusterID is 0 until the cluster has one. A member that has an id but no
-	// Members has proposed it, or taken it over, and may propose no other.
+	// ClusterID is 0 until the cluster has one; it comes together with Members.
 	ClusterID uint64 `json:"cluster_id,string"`
 	// Members are the initial members by name; nil until they are agreed on.
 	// What changed them later stands in the log.

@@ -74,7 +74,7 @@ func (c *localClient) Acquire(ctx context.Context, req *client.AcquireRequest) (
 	}
 	a, outcome, err := c.run(ctx, op, &cmd)
 	if err != nil {
-		if cmd.request != "" && outcome == outcomeUnknown && !lostConnection(ctx) {
+		if cmd.request != "" && outcome == outcomeUnknown && ctx.Err() != nil && !lostConnection(ctx) {
 			c.node.withdraw(&cmd)
 		}
 		return &client.AcquireResult{Error: detailOf(err)}, err
@@ -244,7 +244,7 @@ func (c *localClient) run(ctx context.Context, op string, cmd *command) (a *call
 		return nil, clientClosed.outcome(), errorOf(op, clientClosed, nil)
 	}
 	n := c.node
-	r := repeats{node: n, policy: c.policy.Load(), timeout: cmd.timeout, patience: holdLimit}
+	r := repeats{node: n, policy: c.policy.Load(), timeout: cmd.timeout, patience: n.holdLimit()}
 	for {
 		a = n.newCall(r.patience)
 		a.cmd = *cmd
@@ -305,16 +305,17 @@ func (r *repeats) note(f *failure, a *call, cmd *command) *failure {
 // interrupted always may: it keeps its place, and what is left of its wait.
 func (r *repeats) again(f *failure, cmd *command) bool {
 	waited := r.node.clock.Now().Sub(r.begun)
+	if cmd.wait {
+		wanted := r.timeout
+		if wanted == 0 {
+			wanted = span(r.node.cfg.Limits.DefaultWait)
+		}
+		cmd.timeout = max(wanted-span(waited), minWait)
+	}
 	switch {
 	case f.closed:
 		return false
 	case f.interrupted:
-		limits := &r.node.cfg.Limits
-		wanted := r.timeout
-		if wanted == 0 {
-			wanted = span(limits.DefaultWait)
-		}
-		cmd.timeout = max(wanted-span(waited), minWait)
 		r.patience = time.Duration(cmd.timeout) + r.node.cfg.RequestTimeout
 		return true
 	case !cmd.wait && waited >= r.node.cfg.RequestTimeout:
@@ -330,7 +331,7 @@ func (c *localClient) read(ctx context.Context, op string, kind readKind, lock s
 	}
 	n, policy := c.node, c.policy.Load()
 	for tries := 0; ; tries++ {
-		a := n.newCall(holdLimit)
+		a := n.newCall(n.holdLimit())
 		a.cmd.lock, a.read, a.withWaiters = lock, kind, waiters
 		sent := n.clock.Now()
 		f, ctxErr := n.await(ctx, a)

@@ -193,23 +193,26 @@ func (n *Node) Leader() (name, clientAddress string) {
 // it: at one index it is equal on all members. It returns ctx's error, or
 // ErrClosed.
 func (n *Node) StateHash(ctx context.Context) (index, hash uint64, err error) {
-	err = n.inLoop(ctx, func(r *replica) { index, hash = r.applied, r.table.hash() })
-	return index, hash, err
+	type state struct{ index, hash uint64 }
+	s, err := look(ctx, n, func(r *replica) state { return state{r.applied, r.table.hash()} })
+	return s.index, s.hash, err
 }
 
-// inLoop runs look in the loop and waits for it.
-func (n *Node) inLoop(ctx context.Context, look func(*replica)) error {
-	ran := make(chan struct{})
-	if !n.inbox.request(func(r *replica) { look(r); close(ran) }) {
-		return ErrClosed
+// look returns what the loop sees. When it ends early, with ctx's error or
+// ErrClosed, the look may still be taken, for nobody.
+func look[T any](ctx context.Context, n *Node, see func(*replica) T) (T, error) {
+	var none T
+	seen := make(chan T, 1)
+	if !n.inbox.request(func(r *replica) { seen <- see(r) }) {
+		return none, ErrClosed
 	}
 	select {
-	case <-ran:
-		return nil
+	case v := <-seen:
+		return v, nil
 	case <-n.done:
-		return ErrClosed
+		return none, ErrClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return none, ctx.Err()
 	}
 }
 
@@ -248,8 +251,8 @@ func (n *Node) handOver() {
 	defer limit.Stop()
 	for {
 		view := n.view.Load()
-		var going bool
-		if n.inLoop(n.ctx, func(r *replica) { going = r.handingOver || r.lead == 0 }) != nil || !going {
+		going, err := look(n.ctx, n, func(r *replica) bool { return r.handingOver || r.lead == 0 })
+		if err != nil || !going {
 			return // it is done, or nobody can take it
 		}
 		select {

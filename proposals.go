@@ -249,6 +249,10 @@ func (r *replica) overwritten(b *batch) {
 		if c.place != placeProposed {
 			continue
 		}
+		if c.from != 0 {
+			r.answer(c, reply{failure: elsewhere}) // its own member knows whether anybody still waits
+			continue
+		}
 		if c.lane == laneNone || !c.state.CompareAndSwap(callTaken, callWaits) {
 			r.answer(c, reply{failure: notProposed})
 			continue
@@ -320,6 +324,9 @@ func (r *replica) nextAlarm() (time.Duration, bool) {
 func (r *replica) nextEnd() (time.Duration, bool) {
 	if r.office != officeOpen {
 		return 0, false
+	}
+	if r.refused || r.handingOver || len(r.proposals.flight) >= maxInflight {
+		return 0, false // nothing can be proposed before something else happens
 	}
 	// A bound will do: to wake up early costs less than to know.
 	end, ok := r.table.noEndBefore()

@@ -21,7 +21,6 @@ const (
 type reads struct {
 	queue  []*call
 	rounds []*readRound // in order of their beginning
-	last   uint64       // the last round's number
 }
 
 type readRound struct {
@@ -57,8 +56,7 @@ func (r *replica) startReads() {
 	if len(round.calls) == 0 {
 		return
 	}
-	rd.last++
-	round.id = rd.last
+	round.id = r.nextNumber()
 	rd.rounds = append(rd.rounds, round)
 	if r.leads() {
 		r.raw.ReadIndex(binary.BigEndian.AppendUint64(nil, round.id))

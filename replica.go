@@ -40,15 +40,17 @@ type replica struct {
 	role       raft.StateType
 	commit     uint64
 	applied    uint64
+	stampTerm  uint64 // of the last applied entry with a stamp
 
 	// office is how far this member has come as the leader of term.
-	office      office
-	openFirst   bool   // the opening entry is the term's first
-	opener      bool   // the opening entry is proposed
-	opening     uint64 // counts the ways into officeOpening, so that only the last one's entry opens
-	stampWanted bool   // an entry is wanted though no call waits
-	handingOver bool   // the leadership is being given away
-	refused     bool   // raft took no proposal; it is asked again with the next tick
+	office       office
+	openFirst    bool   // the opening entry is the term's first
+	opener       bool   // the opening entry is proposed
+	opening      uint64 // counts the ways into officeOpening, so that only the last one's entry opens
+	stampWanted  bool   // an entry is wanted though no call waits
+	handingOver  bool   // the leadership is being given away
+	transferring bool   // raft has been told to give it away
+	refused      bool   // raft took no proposal; it is asked again with the next tick
 
 	held      []*call // calls that wait for a leader
 	load      [lanes]int
@@ -148,7 +150,6 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 		tidings:  tidings{peers: map[uint64]*raftpb.Message{}},
 		up:       map[uint64]bool{}, sessions: map[uint64]uint64{}, heard: map[uint64]int{},
 	}
-	r.reads.last = cfg.seed
 	r.refresh()
 	if voters, _ := r.voters(); voters == 1 {
 		_ = raw.Campaign() // nobody else can lead; refused when it is no voter itself
@@ -182,8 +183,8 @@ func (r *replica) tick() {
 	r.expireReads()
 	r.dropSilent()
 	r.rerouteHeld()
-	if r.handingOver && r.successor() == 0 {
-		r.handingOver = false
+	if r.handingOver && (r.successor() == 0 || r.transferring && r.raw.BasicStatus().LeadTransferee == 0) {
+		r.handingOver, r.transferring = false, false // raft has given it up
 	}
 }
 
@@ -194,7 +195,7 @@ func (r *replica) dropSilent() {
 		return
 	}
 	for member, session := range r.sessions {
-		if r.ticks-r.heard[member] == 2*r.electionTicks {
+		if r.ticks-r.heard[member] >= 2*r.electionTicks {
 			r.dropGuests(member, session)
 		}
 	}
@@ -211,7 +212,9 @@ func (r *replica) step(m *raftpb.Message) error {
 		return nil
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		r.refresh()
-		if m.GetFrom() == r.lead && m.GetTerm() == r.term {
+		// A leader counts from its first entry on; the span before it is
+		// without a leader, also if it dies first.
+		if m.GetFrom() == r.lead && m.GetTerm() == r.term && r.stampTerm == r.term {
 			r.clock.heard()
 		}
 	default:
@@ -253,6 +256,7 @@ func (r *replica) refresh() {
 func (r *replica) leaveOffice() {
 	r.clock.stop()
 	r.office, r.openFirst, r.stampWanted, r.handingOver = officeNone, false, false, false
+	r.transferring = false
 	r.proposals.last = 0
 	r.dropWaits()
 	p := &r.proposals
@@ -403,6 +407,9 @@ func (r *replica) peerDown(id uint64) {
 
 // sessionUp is told that a member has opened the stream over which its calls come.
 func (r *replica) sessionUp(id, session uint64) {
+	if old := r.sessions[id]; old != 0 && old != session {
+		r.dropGuests(id, old) // it has one stream at a time
+	}
 	r.sessions[id] = session
 	r.heard[id] = r.ticks
 	if id == r.lead {
@@ -500,6 +507,7 @@ func (r *replica) applyEntry(e *raftpb.Entry) error {
 		r.takeOffice(e.GetTerm())
 		return nil
 	}
+	r.stampTerm = e.GetTerm()
 	if b != nil {
 		r.applyBatch(b)
 		return nil
@@ -673,6 +681,7 @@ func (r *replica) handOver() {
 func (r *replica) transfer() {
 	if to := r.successor(); to != 0 {
 		r.raw.TransferLeader(to)
+		r.transferring = true
 		return
 	}
 	r.handingOver = false

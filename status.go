@@ -25,12 +25,11 @@ func (c *localClient) GetBackoffAdvice(ctx context.Context, req *client.BackoffA
 		_, err := c.refuse(op, f)
 		return nil, err
 	}
-	var advice *client.BackoffAdvice
-	err := c.look(ctx, op, func(r *replica) {
+	return lookFor(ctx, c, op, func(r *replica) *client.BackoffAdvice {
 		lock, _ := r.table.info(req.LockID)
-		advice = adviceFor(&lock, &reply{now: r.clock.estimate()})
+		left := max(0, lock.end-r.clock.estimate())
+		return adviceFor(&lock, &reply{remaining: span(left)})
 	})
-	return advice, err
 }
 
 // GetStatus says what this member knows now.
@@ -40,9 +39,8 @@ func (c *localClient) GetStatus(ctx context.Context, req *client.GetStatusReques
 		_, err := c.refuse(op, nilRequest)
 		return nil, err
 	}
-	var status *client.ClusterStatus
-	err := c.look(ctx, op, func(r *replica) {
-		status = &client.ClusterStatus{
+	return lookFor(ctx, c, op, func(r *replica) *client.ClusterStatus {
+		return &client.ClusterStatus{
 			RaftStatus: c.node.raftStatus(r),
 			LockStats: &client.LockManagerStats{
 				ActiveLocksCount:    int32(r.table.heldCount()),
@@ -52,7 +50,6 @@ func (c *localClient) GetStatus(ctx context.Context, req *client.GetStatusReques
 			Health: c.node.health(r),
 		}
 	})
-	return status, err
 }
 
 // Health says whether this member can serve now. When it cannot, the error is
@@ -63,8 +60,8 @@ func (c *localClient) Health(ctx context.Context, req *client.HealthRequest) (*c
 		_, err := c.refuse(op, nilRequest)
 		return nil, err
 	}
-	var health *client.HealthStatus
-	if err := c.look(ctx, op, func(r *replica) { health = c.node.health(r) }); err != nil {
+	health, err := lookFor(ctx, c, op, c.node.health)
+	if err != nil {
 		return &client.HealthStatus{Status: client.HealthStatusNotServing, Message: err.Error()}, err
 	}
 	if health.Status == client.HealthStatusServing {
@@ -74,21 +71,23 @@ func (c *localClient) Health(ctx context.Context, req *client.HealthRequest) (*c
 	return health, errorOf(op, f, fmt.Errorf("%s", health.Message))
 }
 
-// look runs a look at the replica in the loop.
-func (c *localClient) look(ctx context.Context, op string, look func(*replica)) error {
+// lookFor looks at the replica for a call.
+func lookFor[T any](ctx context.Context, c *localClient, op string, see func(*replica) T) (T, error) {
+	var none T
 	if c.closed.Load() {
-		return errorOf(op, clientClosed, nil)
+		return none, errorOf(op, clientClosed, nil)
 	}
 	if f, err := c.node.awaitFormed(ctx); f != nil {
-		return errorOf(op, f, err)
+		return none, errorOf(op, f, err)
 	}
-	switch err := c.node.inLoop(ctx, look); {
+	seen, err := look(ctx, c.node, see)
+	switch {
 	case err == nil:
-		return nil
+		return seen, nil
 	case ctx.Err() != nil:
-		return errorOf(op, endedBy(ctx.Err(), outcomeNotProposed), ctx.Err())
+		return none, errorOf(op, endedBy(ctx.Err(), outcomeNotProposed), ctx.Err())
 	default:
-		return errorOf(op, memberGone, nil)
+		return none, errorOf(op, memberGone, nil)
 	}
 }
 

@@ -144,7 +144,7 @@ func (r *replica) dropGuests(member, session uint64) {
 // forget removes a forwarded call from the guests.
 func (r *replica) forget(c *call) {
 	c.place = placeNone
-	if c.from != 0 {
-		delete(r.waits.guests, guest{c.from, c.id})
+	if key := (guest{c.from, c.id}); r.waits.guests[key] == c {
+		delete(r.waits.guests, key)
 	}
 }

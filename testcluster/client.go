@@ -52,7 +52,7 @@ func (c *Client) at() (client.Client, bool) {
 	for tried := range members {
 		i := (c.mu.member + tried) % members
 		node := c.cluster.running(i)
-		if node == nil {
+		if node == nil || hasEnded(node) {
 			continue
 		}
 		if node != c.mu.node {
@@ -69,8 +69,17 @@ func (c *Client) at() (client.Client, bool) {
 	return nil, false
 }
 
+func hasEnded(n *raftlock.Node) bool {
+	select {
+	case <-n.Done():
+		return true
+	default:
+		return false
+	}
+}
+
 // errAllDown is what calls return when every member is crashed.
-var errAllDown = errors.New("testcluster: all members are down")
+var errAllDown = errors.New("testcluster: all members are down, or have failed")
 
 // do makes a call at the present member, and again at another one as often as
 // the member is crashed meanwhile, until ctx ends. again says that an earlier

@@ -117,9 +117,13 @@ func (l *lab) turn(n *labNode, tick bool) {
 	for _, c := range calls {
 		n.r.receive(c.from, 1, c.msg)
 	}
-	if err := n.r.advance(); err != nil {
+	if err := n.r.advance(func() { l.carryOut(n) }); err != nil {
 		l.t.Fatal(err)
 	}
+}
+
+// carryOut does what a node's replica wants done.
+func (l *lab) carryOut(n *labNode) {
 	out := n.r.out
 	n.r.out = outputs{}
 	n.appends = append(n.appends, out.appends...)

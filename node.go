@@ -455,10 +455,9 @@ func (n *Node) turn(r *replica, in *arrivals) error {
 	for _, c := range in.calls {
 		r.submit(c)
 	}
-	if err := r.advance(); err != nil {
+	if err := r.advance(func() { n.carryOut(r) }); err != nil {
 		return err
 	}
-	n.carryOut(r)
 	n.publish(r)
 	return nil
 }

@@ -69,7 +69,8 @@ type replica struct {
 	decoded entry // scratch of applyEntry
 	probe   *call // the read that finds out whether this member is ready
 
-	out outputs
+	applies []*raftpb.Message // MsgStorageApply, to be applied in this turn
+	out     outputs
 }
 
 // office is a leader's way into its term: elected, it applies what its
@@ -434,9 +435,39 @@ func (r *replica) sessionLost(id, session uint64) {
 // answers what can be answered. It proposes once, before anything is answered:
 // those who are answered now should come back first, so that their next calls
 // ride with the ones that wait already. See wantsTurn.
-func (r *replica) advance() error {
+//
+// It calls emit for out to be carried out before it applies anything: to apply a
+// full batch takes longer than to write one, and a follower is told of a commit
+// together with the next entries.
+func (r *replica) advance(emit func()) error {
 	r.propose()
 	r.startReads()
+	for {
+		r.drain()
+		r.serveReads()
+		r.deliverTidings()
+		emit()
+		if len(r.applies) == 0 {
+			return nil
+		}
+		applies := r.applies
+		r.applies = nil
+		for _, m := range applies {
+			if err := r.apply(m.GetEntries()); err != nil {
+				return err
+			}
+			for _, resp := range m.GetResponses() {
+				if err := r.step(resp); err != nil {
+					return err
+				}
+			}
+		}
+	}
+}
+
+// drain takes what raft has ready. Messages to peers leave at once, beside the
+// fsync; what depends on the disk rides as a response on the append message.
+func (r *replica) drain() {
 	for r.raw.HasReady() {
 		rd := r.raw.Ready()
 		if rd.SoftState != nil {
@@ -451,42 +482,22 @@ func (r *replica) advance() error {
 				r.confirm(binary.BigEndian.Uint64(rs.RequestCtx), rs.Index, 0)
 			}
 		}
-		if err := r.dispatch(rd.Messages); err != nil {
-			return err
+		for _, m := range rd.Messages {
+			switch m.GetTo() {
+			case raft.LocalAppendThread:
+				r.toDisk(m)
+			case raft.LocalApplyThread:
+				r.applies = append(r.applies, m)
+			default:
+				r.toPeer(m)
+			}
 		}
 	}
-	r.serveReads() // also when only the answer to a question has come
-	r.deliverTidings()
-	return nil
 }
 
 // wantsTurn reports whether there is something to propose or to read already: the next
 // turn should come without waiting for input.
 func (r *replica) wantsTurn() bool { return r.mayPropose() || r.mayStartReads() }
-
-// dispatch sorts raft's messages: to peers they leave at once, beside the
-// fsync; what depends on the disk rides as a response on the append message.
-// Committed entries are applied here and now.
-func (r *replica) dispatch(messages []*raftpb.Message) error {
-	for _, m := range messages {
-		switch m.GetTo() {
-		case raft.LocalAppendThread:
-			r.toDisk(m)
-		case raft.LocalApplyThread:
-			if err := r.apply(m.GetEntries()); err != nil {
-				return err
-			}
-			for _, resp := range m.GetResponses() {
-				if err := r.step(resp); err != nil {
-					return err
-				}
-			}
-		default:
-			r.toPeer(m)
-		}
-	}
-	return nil
-}
 
 func (r *replica) apply(entries []*raftpb.Entry) error {
 	for _, e := range entries {

@@ -1,0 +1,74 @@
+package testcluster_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/testcluster"
+)
+
+// Advice from a follower counted from the beginning of cluster time.
+func TestAdviceOfAFollowerInAnOldCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testcluster.New(t, 3)
+		time.Sleep(time.Hour)
+		leader := c.Leader()
+		_, err := c.ClientOn(leader).Acquire(t.Context(), &client.AcquireRequest{LockID: "a", ClientID: "me", TTL: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			res, err := c.ClientOn(i).Acquire(t.Context(), &client.AcquireRequest{LockID: "a", ClientID: "you"})
+			var ce *client.ClientError
+			if !errors.As(err, &ce) || !errors.Is(err, client.ErrLockHeld) {
+				t.Fatal(err)
+			}
+			after, err := strconv.Atoi(ce.Details["retry_after_ms"])
+			if err != nil || after > 1000 || res.BackoffAdvice.MaxBackoff > time.Second {
+				t.Errorf("member %d (leader %d): after %d ms, %+v", i, leader, after, res.BackoffAdvice)
+			}
+		}
+	})
+}
+
+// A call of unknown outcome was withdrawn although its caller had not given up:
+// the same request, made again, was refused.
+func TestUnknownOutcomeIsNotWithdrawn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testcluster.New(t, 3)
+		leader := c.Leader()
+		other := (leader + 1) % 3
+		cl := c.Node(other).Client()
+		cl.SetRetryPolicy(client.RetryPolicy{})
+		req := &client.AcquireRequest{LockID: "a", ClientID: "me", RequestID: "r1"}
+		c.Isolate(leader)
+		_, err := cl.Acquire(t.Context(), req)
+		if !errors.Is(err, client.ErrOutcomeUnknown) {
+			t.Fatal(err)
+		}
+		c.Leader()
+		time.Sleep(time.Second)
+		req.Attempt = 2
+		if _, err := cl.Acquire(t.Context(), req); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A look at the member raced with its caller when the context ended first.
+func TestStatusWithAContextThatEnds(t *testing.T) {
+	c := testcluster.New(t, 1)
+	cl := c.ClientOn(0)
+	for range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		if status, err := cl.GetStatus(ctx, &client.GetStatusRequest{}); (status == nil) == (err == nil) {
+			t.Fatalf("%v, %v", status, err)
+		}
+	}
+}

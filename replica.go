@@ -540,8 +540,6 @@ func (r *replica) applyEntry(e *raftpb.Entry) error {
 // applyBatch applies an entry of our own, as it was before it was encoded, and
 // answers its calls.
 func (r *replica) applyBatch(b *batch) {
-	out := r.table.apply(&b.entry)
-	r.clock.applied(r.table.now())
 	if b.term == r.term && r.leads() {
 		if b.opens == r.opening && r.office == officeOpening {
 			if b.entry.first {
@@ -553,9 +551,9 @@ func (r *replica) applyBatch(b *batch) {
 			r.transfer()
 		}
 	}
-	for i, c := range b.calls {
-		r.resolve(c, &out.results[i], b.term)
-	}
+	// Callers are answered one by one, and come back while the rest is applied.
+	out := r.table.applyEach(&b.entry, func(i int, res *result) { r.resolve(b.calls[i], res, b.term) })
+	r.clock.applied(r.table.now())
 	r.ended(out.events)
 	r.swept(&out)
 	r.proposals.recycle(b)

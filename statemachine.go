@@ -88,7 +88,12 @@ func (t *table) contestedCount() int { return t.contested }
 // outcome belong to the table: they are valid until the next apply. Strings and
 // metadata in them may be kept. e is not changed and not kept, its strings and
 // metadata are.
-func (t *table) apply(e *entry) outcome {
+func (t *table) apply(e *entry) outcome { return t.applyEach(e, nil) }
+
+// applyEach is apply, and gives each command's result to each as soon as it is
+// known, if each is not nil. The events and ends of the entry come after all of
+// them.
+func (t *table) applyEach(e *entry, each func(i int, r *result)) outcome {
 	prev := t.at
 	t.at = max(t.at, e.stamp)
 	t.begin(e)
@@ -98,6 +103,9 @@ func (t *table) apply(e *entry) outcome {
 	for i := range e.commands {
 		t.results = append(t.results, result{code: pb.ErrorCode_OK})
 		t.run(&e.commands[i], prev, &t.results[i])
+		if each != nil {
+			each(i, &t.results[i])
+		}
 	}
 	more := t.sweep()
 	return outcome{results: t.results, events: t.events, more: more, expired: t.expired}

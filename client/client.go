@@ -64,9 +64,10 @@ type RaftLockClient interface {
 	// linearizable read, the list as a whole is not.
 	GetLocks(ctx context.Context, req *GetLocksRequest) (*GetLocksResult, error)
 
-	// Close ends the client and returns nil, also the second time. Calls that
-	// are under way fail, later ones return ErrClientClosed. No lock is
-	// released: what is held lapses when its time is over.
+	// Close ends the client and returns nil, also the second time; later calls
+	// return ErrClientClosed. What becomes of calls that are under way is for
+	// the client to say: one in process lets them run on, until their contexts
+	// end. No lock is released: what is held lapses when its time is over.
 	Close() error
 }
 

@@ -81,6 +81,7 @@
 //	inbox.go           the one door into the loop
 //	replica.go         the synchronous core: raft, the table, the calls that wait
 //	call.go            a call on its way, and its reply
+//	office.go          a leader's way into its term and out of it
 //	proposals.go       group commit: waiting calls become one raft entry
 //	clock.go           cluster time: anchors, the leader's base, stamps
 //	waits.go           calls that wait in a lock's queue: attach, detach, leave

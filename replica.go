@@ -9,9 +9,6 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"go.etcd.io/raft/v3/tracker"
-
-	"github.com/raftlock/raftlock/pb"
 )
 
 // replica is the synchronous core of a member: raft, the lock table, cluster
@@ -72,18 +69,6 @@ type replica struct {
 	applies []*raftpb.Message // MsgStorageApply, to be applied in this turn
 	out     outputs
 }
-
-// office is a leader's way into its term: elected, it applies what its
-// predecessors left up to its own no-op; then it proposes the term's first
-// entry, on which every later leader anchors; when that is applied it may answer.
-// A jump of local time leads back to officeOpening.
-type office uint8
-
-const (
-	officeNone    office = iota // not leader, or its no-op is not applied
-	officeOpening               // the opening entry is not applied
-	officeOpen                  // proposes and answers
-)
 
 // outputs is what a turn wants done, in order within each kind.
 type outputs struct {
@@ -229,52 +214,6 @@ func (r *replica) step(m *raftpb.Message) error {
 	return nil
 }
 
-// refresh looks at raft's view of term and leader and acts on what changed.
-func (r *replica) refresh() {
-	st := r.raw.BasicStatus()
-	term, lead, role := st.GetTerm(), st.Lead, st.RaftState
-	r.commit = st.GetCommit()
-	if term == r.term && lead == r.lead && role == r.role {
-		return
-	}
-	wasLeader, oldTerm, oldLead := r.role == raft.StateLeader, r.term, r.lead
-	r.term, r.lead, r.role = term, lead, role
-	if wasLeader && (role != raft.StateLeader || term != oldTerm) {
-		r.leaveOffice()
-	}
-	if oldLead != 0 && oldLead != r.self && oldLead != lead {
-		r.failForwards(oldLead)
-	}
-	if lead != oldLead {
-		r.logger.Info("leader changed", "term", term, "leader", lead, "self", r.self)
-	}
-	r.rerouteHeld()
-}
-
-// leaveOffice ends this member's leadership: waits are interrupted, calls that
-// were not proposed go to the next leader, those in flight wait to be seen
-// applied or overwritten.
-func (r *replica) leaveOffice() {
-	r.clock.stop()
-	r.office, r.openFirst, r.stampWanted, r.handingOver = officeNone, false, false, false
-	r.transferring = false
-	r.proposals.last = 0
-	r.dropWaits()
-	p := &r.proposals
-	queued := append(append([]*call(nil), p.first...), p.queue...)
-	p.first, p.queue = nil, nil
-	for _, c := range queued {
-		if c.lane == laneNone {
-			continue // the new term detaches every waiter anyway
-		}
-		r.route(c)
-	}
-	r.rerouteReads()
-}
-
-// leads reports whether this member is raft's leader, in office or not yet.
-func (r *replica) leads() bool { return r.role == raft.StateLeader }
-
 // submit takes a new call.
 func (r *replica) submit(c *call) {
 	if c.lane != laneNone {
@@ -366,35 +305,6 @@ func (r *replica) peerUp(id uint64) {
 	}
 	r.campaignAtBirth()
 	r.rerouteHeld()
-}
-
-// campaignAtBirth spares a cluster that has never had a leader its first
-// election time-out.
-func (r *replica) campaignAtBirth() {
-	if r.smallest && r.applied <= firstIndex && r.term <= 1 && r.lead == 0 && r.role == raft.StateFollower && r.quorumUp() {
-		_ = r.raw.Campaign() // refused when this member may not lead: then another will
-		r.refresh()
-	}
-}
-
-// quorumUp reports whether a majority can be asked and can answer.
-func (r *replica) quorumUp() bool {
-	voters, reached := r.voters()
-	return reached > voters/2
-}
-
-// voters counts them, and those that are up, this member included.
-func (r *replica) voters() (all, reached int) {
-	reached = 1
-	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, _ tracker.Progress) {
-		if kind == raft.ProgressTypePeer {
-			all++
-			if r.up[id] && r.sessions[id] != 0 {
-				reached++
-			}
-		}
-	})
-	return all, reached
 }
 
 // peerDown is told that the outgoing stream to a member is lost.
@@ -559,23 +469,6 @@ func (r *replica) applyBatch(b *batch) {
 	r.proposals.recycle(b)
 }
 
-// takeOffice is reached when raft's no-op of a term is applied: all that earlier
-// leaders left is now in the table, and time is rebased on it.
-func (r *replica) takeOffice(term uint64) {
-	if !r.leads() || term != r.term {
-		return
-	}
-	r.proposals.last = r.clock.rebase()
-	r.beginOpening(true)
-}
-
-// beginOpening makes an entry come before the next answer: the term's first
-// one, or, after a jump of local time, one that tells later leaders the time.
-func (r *replica) beginOpening(first bool) {
-	r.office, r.openFirst, r.opener = officeOpening, first, false
-	r.opening++
-}
-
 // swept orders the next entry at once when the sweep left ends behind.
 func (r *replica) swept(out *outcome) {
 	if out.more && r.office == officeOpen {
@@ -626,20 +519,6 @@ func (r *replica) answerWith(c *call, res *result) {
 	r.answer(c, rep)
 }
 
-// resultOf is the result with which a wait ends.
-func resultOf(ev *event) result {
-	res := result{lock: ev.lock, waiter: ev.waiter}
-	switch ev.kind {
-	case eventGranted:
-		res.code = pb.ErrorCode_OK
-	case eventTimedOut, eventLapsed:
-		res.code = pb.ErrorCode_TIMEOUT
-	default:
-		res.code = pb.ErrorCode_NOT_WAITING
-	}
-	return res
-}
-
 // answer ends a call. Whatever came before, a call is answered once.
 func (r *replica) answer(c *call, rep reply) {
 	if c.answered {
@@ -677,37 +556,6 @@ func (r *replica) uncount(c *call) {
 	if c.lane != laneNone {
 		r.load[c.lane]--
 	}
-}
-
-// handOver begins to give the leadership to another member. An entry goes
-// first, so that the successor knows how late it is (rule 7).
-func (r *replica) handOver() {
-	if r.office == officeOpen && r.successor() != 0 {
-		r.handingOver, r.stampWanted = true, true
-	}
-}
-
-func (r *replica) transfer() {
-	if to := r.successor(); to != 0 {
-		r.raw.TransferLeader(to)
-		r.transferring = true
-		return
-	}
-	r.handingOver = false
-}
-
-// successor is the reachable voter that has most of the log; 0 when there is none.
-func (r *replica) successor() uint64 {
-	var best, match uint64
-	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, pr tracker.Progress) {
-		if kind != raft.ProgressTypePeer || id == r.self || !r.up[id] || !pr.RecentActive {
-			return
-		}
-		if best == 0 || pr.Match > match || pr.Match == match && id < best {
-			best, match = id, pr.Match
-		}
-	})
-	return best
 }
 
 // close ends every call that is still here.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+
+	"github.com/raftlock/raftlock/pb"
 )
 
 // attachment is a waiter of the table with the calls that wait for it, on the
@@ -147,4 +149,18 @@ func (r *replica) forget(c *call) {
 	if key := (guest{c.from, c.id}); r.waits.guests[key] == c {
 		delete(r.waits.guests, key)
 	}
+}
+
+// resultOf is the result with which a wait ends.
+func resultOf(ev *event) result {
+	res := result{lock: ev.lock, waiter: ev.waiter}
+	switch ev.kind {
+	case eventGranted:
+		res.code = pb.ErrorCode_OK
+	case eventTimedOut, eventLapsed:
+		res.code = pb.ErrorCode_TIMEOUT
+	default:
+		res.code = pb.ErrorCode_NOT_WAITING
+	}
+	return res
 }

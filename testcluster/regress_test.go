@@ -16,7 +16,7 @@ import (
 func TestAdviceOfAFollowerInAnOldCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := testcluster.New(t, 3)
-		time.Sleep(time.Hour)
+		time.Sleep(2 * time.Minute)
 		leader := c.Leader()
 		_, err := c.ClientOn(leader).Acquire(t.Context(), &client.AcquireRequest{LockID: "a", ClientID: "me", TTL: time.Second})
 		if err != nil {

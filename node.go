@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -341,20 +340,6 @@ func (n *Node) live(found Recovered) error {
 	}
 	close(n.formed)
 	return n.guard(func() error { return n.loop(r) })
-}
-
-// newborn is what Load will find after Bootstrap.
-func newborn(id Identity) Recovered {
-	var voters []uint64
-	for _, m := range id.Members {
-		voters = append(voters, m.NodeID)
-	}
-	slices.Sort(voters)
-	index, term := uint64(firstIndex), uint64(1)
-	return Recovered{
-		Snapshot: &raftpb.SnapshotMetadata{ConfState: &raftpb.ConfState{Voters: voters}, Index: &index, Term: &term},
-		Hard:     &raftpb.HardState{Term: &term, Commit: &index},
-	}
 }
 
 var errPanicked = errors.New("member panicked")

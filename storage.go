@@ -2,6 +2,7 @@ package raftlock
 
 import (
 	"errors"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 )
@@ -64,6 +65,20 @@ type Recovered struct {
 	Hard *raftpb.HardState
 	// Entries follow Snapshot without a gap.
 	Entries []*raftpb.Entry
+}
+
+// newborn is what Load will find after Bootstrap.
+func newborn(id Identity) Recovered {
+	var voters []uint64
+	for _, m := range id.Members {
+		voters = append(voters, m.NodeID)
+	}
+	slices.Sort(voters)
+	index, term := uint64(firstIndex), uint64(1)
+	return Recovered{
+		Snapshot: &raftpb.SnapshotMetadata{ConfState: &raftpb.ConfState{Voters: voters}, Index: &index, Term: &term},
+		Hard:     &raftpb.HardState{Term: &term, Commit: &index},
+	}
 }
 
 // ErrCorrupt is in the error of Open when a file of the data directory does

@@ -36,13 +36,15 @@ var arrows = map[string][]string{
 	"client":           {"pb", "internal/clock", "internal/callctx"},
 	"":                 {"client", "pb", "internal/clock", "internal/callctx"},
 
+	"internal/lockservice": {"client", "pb", "internal/clock", "internal/callctx"},
+
 	"internal/walstore":      {""},
 	"internal/peerwire":      {""},
 	"internal/memnet":        {""},
 	"internal/storagetest":   {""},
 	"internal/transporttest": {""},
 	"testcluster":            {"", "client", "internal/memnet"},
-	"embed":                  {"", "client", "internal/walstore", "internal/peerwire"},
+	"embed":                  {"", "client", "internal/walstore", "internal/peerwire", "internal/lockservice"},
 	"internal/e2e":           {}, // nothing but tests
 	"cmd/raftlock":           {"", "client", "embed"},
 	"examples/":              {"", "client", "embed"}, // each of them

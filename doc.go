@@ -66,7 +66,7 @@
 // (ErrUnknownFormat). A log that does not read back as it was written is not
 // opened (ErrCorrupt), but for the torn end that a crash leaves.
 //
-// Not there yet: serving programs that do not embed, snapshots (the log grows
+// Not there yet: snapshots (the log grows
 // and is read as a whole at a start), a change of the members. The README has
 // the list.
 //

@@ -188,6 +188,16 @@ func (n *Node) Leader() (name, clientAddress string) {
 	return name, n.mu.addresses[name]
 }
 
+// ClusterID returns the id that the cluster got when it was made, in hexadecimal;
+// "" until then. It tells apart clusters of the same name.
+func (n *Node) ClusterID() string {
+	id := n.assembly.identity().ClusterID
+	if id == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%016x", id)
+}
+
 // StateHash returns a hash of the lock table and the index of the last entry in
 // it: at one index it is equal on all members. It returns ctx's error, or
 // ErrClosed.

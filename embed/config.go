@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/raftlock/raftlock"
 	"github.com/raftlock/raftlock/internal/peerwire"
 	"github.com/raftlock/raftlock/internal/walstore"
@@ -47,12 +49,31 @@ type Config struct {
 	// the port and is accepted can take any lock. Without TLS only addresses of
 	// the loopback interface are allowed, unless Insecure is set.
 	PeerTLS *tls.Config
-	// Insecure allows peers without TLS on any network.
+	// Insecure allows peers and clients without TLS on any network.
 	Insecure bool
 
+	// ListenClient is where this member serves programs that do not embed,
+	// host:port, over gRPC; port 0 picks one (see Member.ClientAddr). Empty, it
+	// serves nobody outside of its process.
+	ListenClient string
+	// ClientListener is listened on instead of ListenClient. The member owns it
+	// from the call on, whatever comes of it.
+	ClientListener net.Listener
+	// ClientTLS encrypts what goes between this member and its clients. Set
+	// ClientAuth to require certificates of them: whoever is accepted can take
+	// any lock. Without TLS only addresses of the loopback interface are
+	// allowed, unless Insecure is set.
+	ClientTLS *tls.Config
+	// ServerOptions are passed to the gRPC server of clients, after the member's
+	// own ones, which they can override: interceptors that check a caller's
+	// credentials, limits, statistics.
+	ServerOptions []grpc.ServerOption
 	// AdvertiseClient is the address, host:port, at which this member serves
-	// programs that do not embed, as it is told to the other members. Empty
-	// when it serves nobody.
+	// programs that do not embed, as it is told to the other members and, while
+	// it leads, to clients. Default: the address that is listened on; when that
+	// is of all interfaces, with the host that InitialCluster has for this
+	// member. Set it where clients reach the member by another name or port,
+	// and with Member.RegisterService.
 	AdvertiseClient string
 
 	// TickInterval is the unit of raft's time. Default 50 ms; 1 ms to 1 min.
@@ -124,7 +145,7 @@ func (c *Config) validate() error {
 	if c.DataDir == "" {
 		fault("DataDir", "is required")
 	}
-	if t := c.PeerTLS; t != nil && len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil {
+	if !canListen(c.PeerTLS) {
 		fault("PeerTLS", "has no certificate to listen with")
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.InitialCluster)) {
@@ -136,6 +157,7 @@ func (c *Config) validate() error {
 		}
 	}
 	c.validateListener(fault)
+	c.validateClient(fault)
 	return errors.Join(errs...)
 }
 
@@ -163,6 +185,71 @@ func (c *Config) validateListener(fault func(field, format string, args ...any))
 	if c.PeerTLS == nil && !c.Insecure {
 		fault("PeerTLS", "is required to listen at %s: without TLS only loopback addresses are allowed (or set Insecure)", listen)
 	}
+}
+
+func (c *Config) validateClient(fault func(field, format string, args ...any)) {
+	if !canListen(c.ClientTLS) {
+		fault("ClientTLS", "has no certificate to listen with")
+	}
+	if a := c.AdvertiseClient; a != "" {
+		if host, port, err := net.SplitHostPort(a); err != nil {
+			fault("AdvertiseClient", "%v", err)
+		} else if isWildcard(host) || port == "" || port == "0" {
+			fault("AdvertiseClient", "%s is no address that clients could reach", a)
+		}
+	}
+	listen := c.ListenClient
+	if c.ClientListener != nil {
+		if listen != "" {
+			fault("ListenClient", "is set beside ClientListener")
+		}
+		if _, ok := c.ClientListener.Addr().(*net.TCPAddr); !ok {
+			return // a socket of this machine, or of this process
+		}
+		listen = c.ClientListener.Addr().String()
+	}
+	if listen == "" {
+		return
+	}
+	if _, _, err := net.SplitHostPort(listen); err != nil {
+		fault("ListenClient", "%v", err)
+		return
+	}
+	if c.ClientTLS == nil && !c.Insecure && !isLoopback(listen) {
+		fault("ClientTLS", "is required to listen at %s: without TLS only loopback addresses are allowed (or set Insecure)", listen)
+	}
+}
+
+// advertise is the address for clients that the member tells, when it listens at
+// addr for them.
+func (c *Config) advertise(addr net.Addr) string {
+	if c.AdvertiseClient != "" {
+		return c.AdvertiseClient
+	}
+	if _, ok := addr.(*net.TCPAddr); !ok {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(addr.String())
+	if err != nil || !isWildcard(host) {
+		return addr.String()
+	}
+	host, _, err = net.SplitHostPort(c.InitialCluster[c.Name])
+	if err != nil || isWildcard(host) {
+		return "" // nothing is better than an address that means another machine to each
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// canListen reports whether a configuration has what a listener needs; none at
+// all is fine.
+func canListen(t *tls.Config) bool {
+	return t == nil || len(t.Certificates) > 0 || t.GetCertificate != nil || t.GetConfigForClient != nil
+}
+
+// isWildcard reports whether a host means all interfaces.
+func isWildcard(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
 }
 
 // isLoopback reports whether an address is of the loopback interface, by its

@@ -12,6 +12,11 @@
 //	defer member.Close()
 //	locks := member.Client()
 //
+// With ListenClient (and ClientTLS) the member serves programs that do not embed, over
+// gRPC: the service of package pb, gRPC's health service and reflection. Any member
+// takes any call. A host that has a gRPC server already registers the service there
+// instead (Member.RegisterService); Member.HealthHandler is for its HTTP server.
+//
 // A process may run any number of members. The package sets no signal handler,
 // writes to no standard stream and keeps no global state, but for two things that
 // etcd's write-ahead log does and that cannot be helped: it registers collectors

@@ -21,8 +21,10 @@ import (
 // added are the names that the published API lacks.
 var added = []string{
 	"Client",
+	"Dial",
 	"ErrLockLost",
 	"ErrOutcomeUnknown",
+	"Locks",
 	"NewClientID",
 }
 
@@ -37,15 +39,10 @@ var addedFields = map[string][]string{
 // notYet are published names that this package does not have so far.
 var notYet = []string{
 	"DoWithLock",
-	"NewAdminClient",
-	"NewAdvancedClient",
 	"NewAutoRenewer",
 	"NewAutoRenewerFunc",
 	"NewLockHandle",
 	"NewLockHandleFunc",
-	"NewRaftLockClient",
-	"NewRaftLockClientBuilder",
-	"RaftLockClientBuilder",
 	"RunWithLock",
 }
 

@@ -67,7 +67,8 @@ type RaftLockClient interface {
 	// Close ends the client and returns nil, also the second time; later calls
 	// return ErrClientClosed. What becomes of calls that are under way is for
 	// the client to say: one in process lets them run on, until their contexts
-	// end. No lock is released: what is held lapses when its time is over.
+	// end; one over the network ends them with ErrClientClosed, and with
+	// ErrOutcomeUnknown if they may have been applied; see Dial. No lock is released: what is held lapses when its time is over.
 	Close() error
 }
 

@@ -2,6 +2,10 @@ package client
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -94,4 +98,63 @@ type KeepAliveConfig struct {
 	// PermitWithoutStream pings also when no call is under way, so that the
 	// first call after a pause does not meet a dead connection. Default true.
 	PermitWithoutStream bool
+}
+
+// withDefaults fills in what the configuration leaves open.
+func (c Config) withDefaults() Config {
+	defaults := DefaultClientConfig()
+	if c.DialTimeout == 0 {
+		c.DialTimeout = defaults.DialTimeout
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = defaults.RequestTimeout
+	}
+	if c.KeepAlive == (KeepAliveConfig{}) {
+		c.KeepAlive = defaults.KeepAlive
+	}
+	if c.RetryPolicy.isZero() {
+		c.RetryPolicy = defaults.RetryPolicy
+	}
+	if c.MaxMessageSize == 0 {
+		c.MaxMessageSize = defaults.MaxMessageSize
+	}
+	return c
+}
+
+// validate reports everything that is wrong, each as a *ValidationError.
+func (c *Config) validate() error {
+	var faults []error
+	check := func(ok bool, field string, value any, message string) {
+		if !ok {
+			faults = append(faults, NewValidationError(field, value, message))
+		}
+	}
+	check(len(c.Endpoints) > 0, "Endpoints", c.Endpoints, "must name at least one member")
+	for i, endpoint := range c.Endpoints {
+		why := faultOfAddress(endpoint)
+		check(why == "", fmt.Sprintf("Endpoints[%d]", i), endpoint, why)
+	}
+	check(c.DialTimeout >= 0, "DialTimeout", c.DialTimeout, "must not be negative")
+	check(c.RequestTimeout >= 0, "RequestTimeout", c.RequestTimeout, "must not be negative")
+	check(c.MaxMessageSize >= 0, "MaxMessageSize", c.MaxMessageSize, "must not be negative")
+	check(c.KeepAlive.Time >= 0, "KeepAlive.Time", c.KeepAlive.Time, "must not be negative")
+	check(c.KeepAlive.Timeout >= 0, "KeepAlive.Timeout", c.KeepAlive.Timeout, "must not be negative")
+	c.RetryPolicy.check(check)
+	return errors.Join(faults...)
+}
+
+// faultOfAddress says what keeps an address from being dialled, "" if nothing
+// does.
+func faultOfAddress(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	switch {
+	case err != nil:
+		return "must be host:port"
+	case host == "":
+		return "must be host:port, and has no host"
+	}
+	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+		return "must be host:port, with a port from 1 to 65535"
+	}
+	return ""
 }

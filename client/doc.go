@@ -57,13 +57,33 @@
 //	requests.go    what goes into a call
 //	results.go     what comes out of it
 //	lock.go        a grant, a lock, a waiter, a filter, advice on retries
+//	locks.go       ranging over many locks
 //	status.go      how a member and its raft group are doing
 //	errors.go      every error of the package, and the codes behind them
 //	validation.go  a field that was refused before anything was sent
-//	config.go      the settings of a client
+//	config.go      the settings of a client, and what is wrong with them
 //	retry.go       when and how often a call is repeated
 //	identity.go    a fresh ClientID
 //	handle.go      one lock with its state kept for the caller
 //	renewer.go     renewing in the background
 //	metrics.go     what a client counts
+//
+// The client over the network:
+//
+//	dial.go        Dial, and the published constructors around it
+//	builder.go     the settings collected step by step
+//	remote.go      the client itself: its life, and how Close ends it
+//	locking.go     the calls that change the table
+//	looking.go     the calls that do not
+//	exchange.go    one call over all its attempts: passes, redirects, the verdict
+//	attempt.go     one attempt
+//	failure.go     why an attempt or a call failed, and the error that says so
+//	checks.go      what a message cannot carry
+//	convert.go     from and to the messages of package pb
+//	withdrawal.go  taking back a call that was cancelled
+//	endpoints.go   where the cluster may be met: the order of trying, the leader, the pinned cluster
+//	endpoint.go    one address and the connections to it
+//	hosts.go       the addresses behind the configured names
+//	wiretap.go     what gRPC tells beside its results
+//	counters.go    Metrics, counted
 package client

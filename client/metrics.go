@@ -54,7 +54,8 @@ type Metrics interface {
 	// GetConnectionCount returns how many connections stand.
 	GetConnectionCount() int
 
-	// Reset sets every count back to zero.
+	// Reset sets every count back to zero, the number of connections too until
+	// it changes next.
 	Reset()
 
 	// Snapshot returns a copy of all counts, taken at one moment.

@@ -1,6 +1,9 @@
 package client
 
 import (
+	"math"
+	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/raftlock/raftlock/pb"
@@ -50,4 +53,39 @@ func DefaultRetryPolicy() RetryPolicy {
 			pb.ErrorCode_TIMEOUT,
 		},
 	}
+}
+
+// isZero reports whether nothing of the policy was written.
+func (p *RetryPolicy) isZero() bool {
+	return p.MaxRetries == 0 && p.InitialBackoff == 0 && p.MaxBackoff == 0 &&
+		p.BackoffMultiplier == 0 && p.JitterFactor == 0 && p.RetryableErrors == nil
+}
+
+// check hands each of the policy's fields, and whether it is in bounds, on.
+func (p *RetryPolicy) check(field func(ok bool, name string, value any, message string)) {
+	field(p.MaxRetries >= 0, "RetryPolicy.MaxRetries", p.MaxRetries, "must not be negative")
+	field(p.InitialBackoff >= 0, "RetryPolicy.InitialBackoff", p.InitialBackoff, "must not be negative")
+	field(p.MaxBackoff >= 0, "RetryPolicy.MaxBackoff", p.MaxBackoff, "must not be negative")
+	field(p.BackoffMultiplier >= 0 && !math.IsInf(p.BackoffMultiplier, 1), "RetryPolicy.BackoffMultiplier", p.BackoffMultiplier, "must be a number that is not negative")
+	field(p.JitterFactor >= 0 && p.JitterFactor <= 1, "RetryPolicy.JitterFactor", p.JitterFactor, "must be within 0 and 1")
+}
+
+// repeats reports whether a call that failed with the code may be repeated.
+func (p *RetryPolicy) repeats(code pb.ErrorCode) bool {
+	return slices.Contains(p.RetryableErrors, code)
+}
+
+// minPause keeps repeats apart whatever a policy says: nobody is helped by a
+// client that spins.
+const minPause = time.Millisecond
+
+// pause is how long to wait before the repeat that follows on tries others. It
+// bears with any policy, since SetRetryPolicy takes every one.
+func (p *RetryPolicy) pause(tries int) time.Duration {
+	d := float64(p.InitialBackoff) * math.Pow(p.BackoffMultiplier, float64(tries))
+	d *= 1 + p.JitterFactor*(2*rand.Float64()-1)
+	if !(d > float64(minPause)) { // also when it is not a number
+		return minPause
+	}
+	return max(minPause, time.Duration(min(d, float64(p.MaxBackoff))))
 }

@@ -1,0 +1,203 @@
+package client
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/raftlock/raftlock/pb"
+)
+
+// Calls that wait in a queue.
+
+// grantsAfter grants a lock after d, unless the caller goes away.
+func grantsAfter(d time.Duration) script {
+	return func(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
+		if method != "Acquire" {
+			return yes(ctx, method, req)
+		}
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return yes(ctx, method, req)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func waitReq(timeout time.Duration) *AcquireRequest {
+	req := acquireReq()
+	req.Wait, req.WaitTimeout = true, timeout
+	return req
+}
+
+// A wait outlives the request time-out, and its grant is counted from after the
+// wait, not from before it.
+func TestAWaitOutlivesTheRequestTimeout(t *testing.T) {
+	for name, timeout := range map[string]time.Duration{"its own": 10 * time.Minute, "the cluster's": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t)
+				m := f.member(n1, grantsAfter(55*time.Second))
+				c := f.client(nil, n1)
+				res, err := c.Acquire(t.Context(), waitReq(timeout))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if left := time.Until(res.Lock.ExpiresAt); left != grantedTTL {
+					t.Errorf("the grant has %v left", left)
+				}
+				if len(m.acquires()) != 1 || len(m.heardOf("GetLockInfo")) != 1 {
+					t.Errorf("heard %v", m.calls)
+				}
+				if got := c.GetMetrics().GetMaxLatency("Acquire"); got != 55*time.Second {
+					t.Errorf("the latency is %v", got)
+				}
+				if c.GetMetrics().GetRequestCount("GetLockInfo") != 0 {
+					t.Error("the client's own read is counted as its caller's")
+				}
+			})
+		})
+	}
+}
+
+// A grant without a wait needs no second exchange.
+func TestAGrantAtOnceIsNotConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		m := f.member(n1, grantsAfter(10*time.Millisecond))
+		sent := time.Now()
+		res, err := f.client(nil, n1).Acquire(t.Context(), waitReq(0))
+		if err != nil || len(m.heardOf("GetLockInfo")) != 0 {
+			t.Errorf("heard %v, %v", m.calls, err)
+		}
+		if got := res.Lock.ExpiresAt.Sub(sent); got != grantedTTL {
+			t.Errorf("it ends %v after it was sent", got)
+		}
+	})
+}
+
+func TestAGrantThatIsNotConfirmed(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer func() (proto.Message, error)
+		want   time.Duration // from when the attempt was sent
+	}{
+		{"granted to another since", func() (proto.Message, error) {
+			return &pb.GetLockInfoResponse{LockInfo: &pb.LockInfo{OwnerId: "other", Version: 8, Remaining: askDuration(time.Hour)}}, nil
+		}, 0},
+		{"free since", func() (proto.Message, error) {
+			return &pb.GetLockInfoResponse{LockInfo: &pb.LockInfo{Version: 7, Remaining: askDuration(time.Hour)}}, nil
+		}, 0},
+		{"forgotten since", func() (proto.Message, error) {
+			return &pb.GetLockInfoResponse{Error: detailOf(pb.ErrorCode_LOCK_NOT_FOUND)}, nil
+		}, 0},
+		{"no answer", func() (proto.Message, error) { return nil, noLeader() }, grantedTTL},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t)
+				f.member(n1, func(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
+					if method == "GetLockInfo" {
+						return c.answer()
+					}
+					return grantsAfter(10*time.Second)(ctx, method, req)
+				})
+				sent := time.Now()
+				res, err := f.client(nil, n1).Acquire(t.Context(), waitReq(time.Minute))
+				if err != nil || !res.Acquired {
+					t.Fatal(err)
+				}
+				if got := res.Lock.ExpiresAt.Sub(sent); got != c.want {
+					t.Errorf("it ends %v after it was sent, want %v", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// A wait whose connection breaks is taken up again, at another member, with what
+// is left of it, as often as it takes.
+func TestAnInterruptedWaitIsTakenUpAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		var m *fakeMember
+		var breaks atomic.Int64
+		s := func(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
+			if method == "Acquire" && breaks.Add(1) <= 9 {
+				time.Sleep(20 * time.Second)
+				m.cut()
+				return nil, context.Canceled
+			}
+			return yes(ctx, method, req)
+		}
+		m = f.member(n1, s)
+		c := f.client(fewRetries(0), n1)
+		res, err := c.Acquire(t.Context(), waitReq(10*time.Minute))
+		if err != nil || !res.Acquired {
+			t.Fatal(err)
+		}
+		got := m.acquires()
+		if len(got) != 10 {
+			t.Fatalf("%d attempts", len(got))
+		}
+		for i, req := range got {
+			left := 10*time.Minute - time.Duration(i)*20*time.Second
+			if wait := req.WaitTimeout.AsDuration(); wait > left || wait < left-time.Second*time.Duration(i) || req.Attempt != int32(i+1) {
+				t.Errorf("attempt %d asks for %v of %v", req.Attempt, wait, left)
+			}
+		}
+	})
+}
+
+// The cluster's own default is asked for first, and then what is left of it.
+func TestAWaitOfTheDefaultTakenUpAgain(t *testing.T) {
+	c := &remote{}
+	x, s := &exchange{wait: true}, &course{}
+	if got := c.left(x, s); got != 0 {
+		t.Errorf("the first attempt asks for %v", got)
+	}
+	for waited, want := range map[time.Duration]time.Duration{20 * time.Second: 40 * time.Second, 2 * time.Minute: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			s.begun = time.Now()
+			time.Sleep(waited)
+			if got := c.left(x, s); got != want {
+				t.Errorf("after %v it asks for %v", waited, got)
+			}
+		})
+	}
+}
+
+// The end of a wait is the cluster's to say. Then it is a refusal.
+func TestAWaitThatTimesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		m := f.member(n1, func(context.Context, string, proto.Message) (proto.Message, error) {
+			time.Sleep(time.Minute)
+			return &pb.AcquireResponse{Error: detailOf(pb.ErrorCode_TIMEOUT, "outcome", "not_acquired")}, nil
+		})
+		_, err := f.client(nil, n1).Acquire(t.Context(), waitReq(time.Minute))
+		if !is(err, ErrTimeout) || is(err, ErrOutcomeUnknown) || outcome(t, err) != "not_acquired" || len(m.calls) != 1 {
+			t.Errorf("%v after %d calls", err, len(m.calls))
+		}
+	})
+}
+
+// A wait ends some time even if nobody ever answers.
+func TestAWaitIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		f.member(n1, silent)
+		begun := time.Now()
+		_, err := f.client(nil, n1).Acquire(t.Context(), waitReq(time.Minute))
+		if !is(err, ErrTimeout, ErrOutcomeUnknown) || time.Since(begun) != 90*time.Second {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+	})
+}

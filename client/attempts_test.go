@@ -420,6 +420,10 @@ func TestAStoppedMemberIsLeftAlone(t *testing.T) {
 		stopped.leader, good.leader = n1, n1
 		c := f.client(nil, n1, n2)
 		c.endpoints.at(n1) // as if an answer had named it
+		for _, e := range c.endpoints.snapshot() {
+			e.connect()
+		}
+		synctest.Wait()
 		begun := time.Now()
 		if _, err := c.Acquire(t.Context(), acquireReq()); err != nil {
 			t.Fatal(err)

@@ -115,12 +115,12 @@ func TestTheLeaderOfTheHeadersIsGoneTo(t *testing.T) {
 func TestAnotherClusterIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t)
-		ours, other := f.member(n1, nil), f.member(n2, nil)
-		other.cluster = "c2"
+		ours := f.member(n1, nil)
 		c := f.client(fewRetries(1), n1, n2)
 		if _, err := c.Acquire(t.Context(), acquireReq()); err != nil {
 			t.Fatal(err)
 		}
+		f.member(n2, nil).cluster = "c2"
 		ours.stop()
 		_, err := c.Acquire(t.Context(), acquireReq())
 		if !is(err, ErrUnavailable) || is(err, ErrOutcomeUnknown) {

@@ -46,7 +46,8 @@ var arrows = map[string][]string{
 	"testcluster":            {"", "client", "internal/memnet"},
 	"embed":                  {"", "client", "internal/walstore", "internal/peerwire", "internal/lockservice"},
 	"internal/e2e":           {}, // nothing but tests
-	"cmd/raftlock":           {"", "client", "embed"},
+	"internal/supervise":     {},
+	"cmd/raftlock":           {"", "client", "embed", "internal/supervise"},
 	"examples/":              {"", "client", "embed"}, // each of them
 }
 

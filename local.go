@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/internal/clock"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -40,6 +41,9 @@ func (c *localClient) Close() error {
 	c.closed.Store(true)
 	return nil
 }
+
+// Clock is the member's: what is held through this client counts by it.
+func (c *localClient) Clock() clock.Clock { return c.node.clock }
 
 // SetRetryPolicy governs the repeats of calls made from now on.
 func (c *localClient) SetRetryPolicy(policy client.RetryPolicy) {

@@ -64,8 +64,11 @@
 //	config.go      the settings of a client, and what is wrong with them
 //	retry.go       when and how often a call is repeated
 //	identity.go    a fresh ClientID
+//	do.go          work under a lock: Do, DoWithLock, RunWithLock
+//	hold.go        a lock that is held and kept
 //	handle.go      one lock with its state kept for the caller
 //	renewer.go     renewing in the background
+//	lease.go       one grant in the hands of this process, under all of these
 //	metrics.go     what a client counts
 //
 // The client over the network:

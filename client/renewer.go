@@ -2,8 +2,14 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
 
 	"github.com/jonboulle/clockwork"
+
+	"github.com/raftlock/raftlock/internal/clock"
 )
 
 // AutoRenewer renews the lock of a handle in the background, until it is told
@@ -46,4 +52,177 @@ func WithClock(clock clockwork.Clock) AutoRenewerOption {
 			o.Clock = clock
 		}
 	}
+}
+
+// NewAutoRenewer returns a renewer of a handle's lock, which does nothing before
+// Start. Every interval it renews, to last for another ttl each time; interval
+// must be shorter than ttl, a third of it is a good choice.
+//
+// Errors: ErrInvalidArgument, and ErrInvalidTTL when ttl is not positive.
+func NewAutoRenewer(handle LockHandle, interval, ttl time.Duration, opts ...AutoRenewerOption) (AutoRenewer, error) {
+	const op = "NewAutoRenewer"
+	switch {
+	case handle == nil:
+		return nil, badArgument(op, "handle", nil, "must not be nil")
+	case ttl <= 0:
+		return nil, badArgument(op, "ttl", ttl, "must be positive")
+	case interval <= 0 || interval >= ttl:
+		return nil, badArgument(op, "interval", interval, "must be positive and shorter than the ttl")
+	}
+	var o AutoRenewerOptions
+	for _, opt := range opts {
+		if opt != nil {
+			opt(&o)
+		}
+	}
+	return &autoRenewer{
+		handle: handle, interval: interval, ttl: ttl,
+		pace: o.Clock, clock: clock.Of(handle), done: make(chan struct{}),
+	}, nil
+}
+
+type autoRenewer struct {
+	handle        LockHandle
+	interval, ttl time.Duration
+	pace          clockwork.Clock // says when to renew; nil for clock
+	clock         clock.Clock     // in which the handle's lock ends
+	horizon       horizon         // for run alone
+
+	done chan struct{} // closed by run, or by a Stop that comes before Start
+
+	mu struct {
+		sync.Mutex
+		begun  bool // by Start, or forestalled by Stop
+		cancel context.CancelFunc
+		err    error // set before done is closed
+	}
+}
+
+func (r *autoRenewer) Start(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.begun {
+		return
+	}
+	r.mu.begun = true
+	ctx, r.mu.cancel = context.WithCancel(ctx)
+	go r.run(ctx)
+}
+
+func (r *autoRenewer) Stop(ctx context.Context) error {
+	r.mu.Lock()
+	if !r.mu.begun {
+		r.mu.begun = true
+		close(r.done)
+	} else if r.mu.cancel != nil {
+		r.mu.cancel()
+	}
+	r.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.Err()
+	default:
+	}
+	select {
+	case <-r.done:
+		return r.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *autoRenewer) Done() <-chan struct{} { return r.done }
+
+func (r *autoRenewer) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.err
+}
+
+func (r *autoRenewer) run(ctx context.Context) {
+	defer close(r.done)
+	wait := r.interval
+	for r.sleep(ctx, wait) {
+		err := r.renew(ctx)
+		switch {
+		case err == nil:
+			wait = r.interval
+		case errors.Is(err, errReleased):
+			return // its holder did not want it any more
+		case r.isLost(err):
+			r.mu.Lock()
+			r.mu.err = asLoss(err)
+			r.mu.Unlock()
+			return
+		default:
+			wait = retryPause(r.interval)
+		}
+	}
+}
+
+// isLost reports whether a renewal that failed was the last one.
+func (r *autoRenewer) isLost(err error) bool {
+	return errors.Is(err, ErrLockLost) || isRefusal(err) || !r.handle.IsHeld()
+}
+
+func asLoss(err error) error {
+	if errors.Is(err, ErrLockLost) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrLockLost, err)
+}
+
+// renew makes one attempt, which leaves time for another one.
+func (r *autoRenewer) renew(ctx context.Context) error {
+	if left, ok := r.horizon.left(r.handle, r.clock.Now()); ok {
+		limited, cancel := r.clock.WithTimeout(ctx, attemptLimit(left, r.interval))
+		defer cancel()
+		ctx = limited
+	}
+	return r.handle.Renew(ctx, r.ttl)
+}
+
+// sleep waits for the next renewal, or until the lock's end if that is earlier,
+// and returns false when ctx has ended.
+func (r *autoRenewer) sleep(ctx context.Context, wait time.Duration) bool {
+	var due <-chan time.Time
+	if r.pace != nil {
+		timer := r.pace.NewTimer(wait)
+		defer timer.Stop()
+		due = timer.Chan()
+	} else {
+		timer := r.clock.NewTimer(wait)
+		defer timer.Stop()
+		due = timer.C
+	}
+	var end <-chan time.Time
+	if left, ok := r.horizon.left(r.handle, r.clock.Now()); ok && left > 0 {
+		timer := r.clock.NewTimer(left)
+		defer timer.Stop()
+		end = timer.C
+	}
+	select {
+	case <-due:
+	case <-end:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// horizon is when the lock of a handle ends for its holder, less what a holder
+// leaves. It is reckoned once for each end that the handle tells.
+type horizon struct{ expires, end time.Time }
+
+// left is how long the lock is held at most unless it is renewed; false if the
+// handle does not say when it ends.
+func (h *horizon) left(handle LockHandle, now time.Time) (left time.Duration, ok bool) {
+	lock := handle.Lock()
+	if lock == nil || lock.ExpiresAt.IsZero() {
+		return 0, false
+	}
+	if !lock.ExpiresAt.Equal(h.expires) {
+		h.expires = lock.ExpiresAt
+		h.end = lock.ExpiresAt.Add(-margin(lock.ExpiresAt.Sub(now)))
+	}
+	return h.end.Sub(now), true
 }

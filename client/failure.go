@@ -155,9 +155,9 @@ func (f *failure) text(around error) string {
 // into its result.
 func (f *failure) refuse(op string) (*ErrorDetail, error) {
 	err := f.err(op)
-	message := f.message
-	if !f.final || message == "" {
-		message = errors.Unwrap(err).Error()
+	message := errors.Unwrap(err).Error()
+	if f.final && f.sent && f.message != "" {
+		message = f.message // a member's own words
 	}
 	return &ErrorDetail{Code: f.code, Message: message, Details: f.details}, err
 }

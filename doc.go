@@ -5,7 +5,7 @@
 // package testcluster a whole cluster in a unit test; this package is what both
 // are made of.
 //
-// # A lock, taken and given back
+// # Work under a lock
 //
 //	func bill(ctx context.Context, disk raftlock.Storage) error {
 //		node, err := raftlock.Open(raftlock.Config{Name: "n1", Storage: disk})
@@ -13,14 +13,9 @@
 //			return err
 //		}
 //		defer node.Close()
-//		locks, me := node.Client(), client.NewClientID("billing")
-//		got, err := locks.Acquire(ctx, &client.AcquireRequest{LockID: "invoices", ClientID: me, Wait: true})
-//		if err != nil {
-//			return err
-//		}
-//		err = writeInvoices(ctx, got.Lock.Version) // the token goes with every write
-//		_, released := locks.Release(ctx, &client.ReleaseRequest{LockID: "invoices", ClientID: me, Version: got.Lock.Version})
-//		return errors.Join(err, released)
+//		return client.Do(ctx, node.Client(), "invoices", func(ctx context.Context, token int64) error {
+//			return writeInvoices(ctx, token) // for as long as ctx lasts; the token goes with every write
+//		})
 //	}
 //
 // # What it promises

@@ -30,26 +30,21 @@
 // call, over all its attempts. Two callers with the same pair share one grant
 // and one token instead of excluding each other.
 //
-// # A lock, taken and given back
+// # Work under a lock
 //
-//	res, err := c.Acquire(ctx, &client.AcquireRequest{
-//		LockID:   "invoices/2024",
-//		ClientID: id,
-//		TTL:      30 * time.Second,
-//		Wait:     true,
+//	err := client.Do(ctx, c, "invoices/2024", func(ctx context.Context, token int64) error {
+//		return writeInvoices(ctx, token)
 //	})
-//	if err != nil {
-//		return err
-//	}
-//	err = writeInvoices(ctx, res.Lock.Version)
-//	_, relErr := c.Release(ctx, &client.ReleaseRequest{
-//		LockID:   res.Lock.LockID,
-//		ClientID: id,
-//		Version:  res.Lock.Version,
-//	})
-//	return errors.Join(err, relErr)
 //
-// The example of the package is the same as a program that runs.
+// Do waits for its turn, keeps the lock renewed while the function runs, and
+// gives it back. The function's context ends before the lock can be granted to
+// another, network or not; the token goes along with every write. Hold is the
+// same for work that is not one function; LockHandle and AutoRenewer are its
+// parts. Under all of them are the calls of RaftLockClient: Acquire, Renew and
+// Release, and whoever makes those himself also has to know when to stop.
+//
+// A process that was suspended is told at its first look, and what it has under
+// way by then is stopped by its token alone.
 //
 // # The files, in reading order
 //

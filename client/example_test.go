@@ -11,8 +11,9 @@ import (
 	"github.com/raftlock/raftlock/pb"
 )
 
-// A lock is taken, its token travels with the work, and it is given back.
-func Example() {
+// A lock is taken, its token travels with the work, and it is given back. Do
+// does the same, and renews.
+func ExampleRaftLockClient() {
 	var c client.RaftLockClient = &shelf{} // a cluster's client takes its place
 	defer c.Close()
 

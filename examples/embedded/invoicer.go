@@ -20,17 +20,9 @@ type invoicer struct {
 
 // invoice writes one invoice, as soon as it is this instance's turn.
 func (v *invoicer) invoice(ctx context.Context, customer string) error {
-	got, err := v.locks.Acquire(ctx, &client.AcquireRequest{
-		LockID: "invoices", ClientID: v.id, Wait: true, TTL: 10 * time.Second,
-	})
-	if err != nil {
-		return err
-	}
-	err = v.book.write(got.Lock.Version, v.id, customer)
-	_, released := v.locks.Release(ctx, &client.ReleaseRequest{
-		LockID: "invoices", ClientID: v.id, Version: got.Lock.Version,
-	})
-	return errors.Join(err, released)
+	return client.Do(ctx, v.locks, "invoices", func(_ context.Context, token int64) error {
+		return v.book.write(token, v.id, customer)
+	}, client.WithClientID(v.id), client.WithTTL(10*time.Second))
 }
 
 // book is what the lock protects; in a real service a database. It remembers the

@@ -23,13 +23,10 @@ func main() {
 	}
 	defer member.Close()
 
-	locks, me := member.Client(), client.NewClientID("billing")
-	got, err := locks.Acquire(ctx, &client.AcquireRequest{LockID: "invoices", ClientID: me, Wait: true})
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("nobody else holds invoices; my token is", got.Lock.Version)
-	_, err = locks.Release(ctx, &client.ReleaseRequest{LockID: "invoices", ClientID: me, Version: got.Lock.Version})
+	err = client.Do(ctx, member.Client(), "invoices", func(ctx context.Context, token int64) error {
+		fmt.Println("nobody else holds invoices; my token is", token)
+		return nil // work here, for as long as ctx lasts
+	})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -55,10 +55,10 @@ func DoWithLock(
 	if err != nil {
 		return err
 	}
-	if err := handle.Acquire(ctx, ttl, false); err != nil {
-		return errors.Join(err, afterWork(ctx, clock.Clock{}, handle.Close))
-	}
 	defer func() { _ = afterWork(ctx, clock.Of(client), handle.Close) }()
+	if err := handle.Acquire(ctx, ttl, false); err != nil {
+		return err
+	}
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(errReleased)
 	own := clock.Of(handle)
@@ -90,15 +90,15 @@ func RunWithLock(
 	if err != nil {
 		return err
 	}
-	renewer, err := NewAutoRenewerFunc(handle, interval, ttl) // before the lock is taken: it refuses bad arguments
-	if err != nil {
-		return errors.Join(err, afterWork(ctx, clock.Clock{}, handle.Close))
-	}
-	if err := handle.Acquire(ctx, ttl, true); err != nil {
-		return errors.Join(err, afterWork(ctx, clock.Clock{}, handle.Close))
-	}
 	own := clock.Of(client)
 	defer func() { _ = afterWork(ctx, own, handle.Close) }()
+	renewer, err := NewAutoRenewerFunc(handle, interval, ttl) // before the lock is taken: it refuses bad arguments
+	if err != nil {
+		return err
+	}
+	if err := handle.Acquire(ctx, ttl, true); err != nil {
+		return err
+	}
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(errReleased)
 	renewer.Start(context.WithoutCancel(ctx)) // the lock is kept until fn has returned

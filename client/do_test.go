@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -251,6 +252,38 @@ func TestDoWithLockEndsWithTheTTL(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Work under one lock excludes all other work under it, in one name or in many.
+func TestWorkExcludesWork(t *testing.T) {
+	bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+		const workers, rounds = 9, 30
+		count := 0 // unguarded: the race detector looks on
+		var all sync.WaitGroup
+		for i := range workers {
+			all.Go(func() {
+				cl := c.Client()
+				for range rounds {
+					err := client.ErrLockHeld
+					for errors.Is(err, client.ErrLockHeld) {
+						name := []string{"Do", "RunWithLock", "DoWithLock"}[i%3]
+						err = ways[name](t.Context(), cl, func(context.Context) error {
+							now := count
+							time.Sleep(time.Millisecond)
+							count = now + 1
+							return nil
+						})
+						time.Sleep(time.Millisecond)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		equal(t, "the count", count, workers*rounds)
+	})
 }
 
 // What cannot work is refused before the lock is taken.

@@ -24,30 +24,39 @@ type LockHandle interface {
 	Acquire(ctx context.Context, ttl time.Duration, wait bool) error
 
 	// Release gives the lock back. From the call on the handle holds it no
-	// more, whatever the outcome. After a failure it may be called again, also
-	// with a context that is done: it retries with the token that it kept.
+	// more, whatever the outcome. It may be called again: after a success it
+	// returns nil, after a failure it tries again with the token that it kept. It
+	// works when ctx is done, and then takes up to 5 s of its own. A lock that
+	// was lost is released too, in case the cluster still holds it for the
+	// handle; if it does not, the error says so.
 	//
-	// Errors: those of RaftLockClient.Release.
+	// Errors: ErrNotLockOwner if the handle never held the lock, and those of
+	// RaftLockClient.Release.
 	Release(ctx context.Context) error
 
-	// Renew lets the grant last for newTTL from now. If the outcome is unknown
-	// the lock stays held until the end that is known for sure; after that end
-	// it never comes back, even if the renewal turns out to have succeeded.
+	// Renew lets the grant last for newTTL from now; an end that is later
+	// already stays. It returns at the end of the grant, too. If the outcome is
+	// unknown the lock stays held until the end that is known for sure; after
+	// that end it never comes back, and what a late renewal has won is released.
 	//
-	// Errors: ErrNotLockOwner if the handle does not hold the lock, and those
-	// of RaftLockClient.Renew.
+	// Errors: ErrNotLockOwner if the handle does not hold the lock, with
+	// ErrLockLost unless it gave it back itself, and those of
+	// RaftLockClient.Renew. A refusal, or a client that is closed, is the loss of
+	// the lock.
 	Renew(ctx context.Context, newTTL time.Duration) error
 
 	// IsHeld reports whether the lock is held now. It reads the clock, does not
-	// block, and turns false by itself when the grant ends, network or not.
+	// block, and turns false by itself before the grant ends in the cluster (by
+	// 1 %, at least 50 ms, at most half of what was left), network or not.
 	IsHeld() bool
 
 	// Lock returns a copy of the grant, or nil when IsHeld is false. It does
 	// not block.
 	Lock() *Lock
 
-	// Close releases the lock if it is held and refuses further use with
-	// ErrClientClosed. It may be called again, as Release may.
+	// Close releases the lock if it was held, ends an Acquire that waits, and
+	// refuses further use with ErrClientClosed. It may be called again, as
+	// Release may, and returns nil when there is nothing left to release.
 	Close(ctx context.Context) error
 }
 

@@ -132,6 +132,67 @@ func TestRefusalEndsAHoldAtOnce(t *testing.T) {
 	}
 }
 
+// A client that is closed under a hold ends it at the next renewal; the cluster
+// lets the lock go when its time is over, and not before.
+func TestClientIsClosedUnderAHold(t *testing.T) {
+	bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+		cl, begun := c.Client(), time.Now()
+		h := mustHold(t, cl, "a")
+		time.Sleep(15 * time.Second)
+		if err := cl.Close(); err != nil {
+			t.Error(err)
+		}
+		equal(t, "Err before the renewal", h.Err(), nil)
+		<-h.Done()
+		equal(t, "the end", time.Since(begun), 20*time.Second)
+		is(t, "Err", h.Err(), client.ErrLockLost, client.ErrClientClosed)
+		is(t, "Release", h.Release(t.Context()), client.ErrLockLost)
+		if next := take(t, c.Client(), "a").Sub(begun); next < 40*time.Second {
+			t.Errorf("the next grant came after %v", next)
+		}
+	})
+}
+
+// A holder whose member is cut off from the others is told before the next
+// grant; one whose leader falls goes on.
+func TestHoldersInAClusterOfThree(t *testing.T) {
+	for way := range holders {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := testcluster.New(t, 3)
+				for i := range 3 {
+					<-c.Node(i).Ready()
+				}
+				leader := c.Leader()
+				cl := c.ClientOn((leader + 1) % 3)
+				ended := beside(t, way, cl, "a", 9*time.Second)
+				for range 3 {
+					fell := c.CrashLeader()
+					time.Sleep(5 * time.Second)
+					c.Restart(fell)
+					time.Sleep(5 * time.Second)
+				}
+				if len(ended) > 0 {
+					t.Fatal("lost with a leader")
+				}
+				cut := c.ClientOn((c.Leader() + 1) % 3)
+				other := c.ClientOn(c.Leader())
+				cutEnded := beside(t, way, cut, "b", 9*time.Second)
+				c.Isolate((c.Leader() + 1) % 3)
+				next := take(t, other, "b")
+				e := <-cutEnded
+				is(t, "the cause", e.cause, client.ErrLockLost)
+				if !e.at.Before(next) {
+					t.Errorf("told %v after the next grant", e.at.Sub(next))
+				}
+				c.Heal()
+				_ = cl.Close()
+				<-ended
+			})
+		})
+	}
+}
+
 // A hold that cannot be renewed for a while goes on when it can be again.
 func TestHoldOutlastsAnOutage(t *testing.T) {
 	for way := range holders {

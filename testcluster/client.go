@@ -9,13 +9,16 @@ import (
 	"github.com/raftlock/raftlock"
 	"github.com/raftlock/raftlock/client"
 	"github.com/raftlock/raftlock/internal/callctx"
+	"github.com/raftlock/raftlock/internal/clock"
 )
 
 // Client is a client of the cluster: a client.Client that goes to another
 // member when the one that it uses is crashed. A call that a crash interrupts is
-// made again at another member with the same identity.
+// made again at another member with the same identity. Its machine has a clock of
+// its own.
 type Client struct {
 	cluster *Cluster
+	warp    *clock.Warp
 
 	mu struct {
 		sync.Mutex
@@ -38,9 +41,34 @@ func (c *Cluster) Client() *Client {
 // ClientOn returns a client that begins at member i, and stays there as long as
 // that runs.
 func (c *Cluster) ClientOn(i int) *Client {
-	cl := &Client{cluster: c}
+	cl := &Client{cluster: c, warp: clock.NewWarp()}
 	cl.mu.member = i
 	return cl
+}
+
+// SkewRate lets the client's clock gain ppm microseconds in each second from now
+// on, or lose them if it is negative. What is held through the client counts by
+// that clock; real machines keep within 500.
+func (c *Client) SkewRate(ppm float64) { c.warp.SkewRate(ppm) }
+
+// Clock is the client's, for the holders of package client.
+func (c *Client) Clock() clock.Clock { return c.warp.Clock() }
+
+// here lets a grant end by the client's clock.
+func (c *Client) here(lock *client.Lock) {
+	if lock != nil {
+		lock.ExpiresAt = c.warp.Here(lock.ExpiresAt)
+	}
+}
+
+// hereInfo is here for a lock that was looked at.
+func (c *Client) hereInfo(info *client.LockInfo) {
+	if !info.ExpiresAt.IsZero() {
+		info.ExpiresAt = c.warp.Here(info.ExpiresAt)
+	}
+	for _, w := range info.WaitersInfo {
+		w.TimeoutAt = c.warp.Here(w.TimeoutAt)
+	}
 }
 
 // at returns a client in process of a member that runs, the present one if it
@@ -117,6 +145,9 @@ func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*clie
 		withdrawal := &client.CancelWaitRequest{LockID: req.LockID, ClientID: req.ClientID, RequestID: req.RequestID}
 		c.cluster.behind(func() { _, _ = c.CancelWait(context.Background(), withdrawal) })
 	}
+	if result != nil {
+		c.here(result.Lock)
+	}
 	return result, err
 }
 
@@ -133,15 +164,29 @@ func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*clie
 }
 
 func (c *Client) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
-	return do(ctx, c, func(cl client.Client, _ bool) (*client.RenewResult, error) { return cl.Renew(ctx, req) })
+	result, err := do(ctx, c, func(cl client.Client, _ bool) (*client.RenewResult, error) { return cl.Renew(ctx, req) })
+	if result != nil {
+		c.here(result.Lock)
+	}
+	return result, err
 }
 
 func (c *Client) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest) (*client.LockInfo, error) {
-	return do(ctx, c, func(cl client.Client, _ bool) (*client.LockInfo, error) { return cl.GetLockInfo(ctx, req) })
+	info, err := do(ctx, c, func(cl client.Client, _ bool) (*client.LockInfo, error) { return cl.GetLockInfo(ctx, req) })
+	if info != nil {
+		c.hereInfo(info)
+	}
+	return info, err
 }
 
 func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
-	return do(ctx, c, func(cl client.Client, _ bool) (*client.GetLocksResult, error) { return cl.GetLocks(ctx, req) })
+	result, err := do(ctx, c, func(cl client.Client, _ bool) (*client.GetLocksResult, error) { return cl.GetLocks(ctx, req) })
+	if result != nil {
+		for _, info := range result.Locks {
+			c.hereInfo(info)
+		}
+	}
+	return result, err
 }
 
 // EnqueueWaiter counts as done, when it is repeated, if the client has the lock

@@ -72,6 +72,15 @@ func (w *Warp) Wake() {
 	w.reschedule()
 }
 
+// Here is an instant of package time as a machine with this clock tells it that
+// learns now how long it is until then.
+func (w *Warp) Here(t time.Time) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	return w.at(now).Add(t.Sub(now))
+}
+
 // endPause returns how long the pause was, by this clock.
 func (w *Warp) endPause() time.Duration {
 	if !w.mu.paused {
@@ -108,11 +117,14 @@ func (w *Warp) now() time.Time {
 	return w.nowLocked()
 }
 
-func (w *Warp) nowLocked() time.Time {
+func (w *Warp) nowLocked() time.Time { return w.at(time.Now()) }
+
+// at is what this clock says at an instant of package time, now or a moment ago.
+func (w *Warp) at(real time.Time) time.Time {
 	if w.mu.paused {
 		return w.mu.own
 	}
-	return w.mu.own.Add(w.scale(time.Since(w.mu.real)))
+	return w.mu.own.Add(w.scale(real.Sub(w.mu.real)))
 }
 
 func (w *Warp) sleptSoFar() time.Duration {

@@ -34,6 +34,22 @@ func TestSkewRate(t *testing.T) {
 	})
 }
 
+// What a machine is told is so and so far away is that far away by its clock.
+func TestHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWarp()
+		then := time.Now().Add(time.Minute)
+		if got := w.Here(then); got != then {
+			t.Errorf("a clock in step says %v, not %v", got, then)
+		}
+		w.SkewRate(-500_000)
+		time.Sleep(time.Minute)
+		if got := w.Here(time.Now().Add(time.Hour)).Sub(w.Clock().Now()); got != time.Hour {
+			t.Errorf("an hour from now is %v from now", got)
+		}
+	})
+}
+
 // A rate that divides into no whole number of nanoseconds still fires, and
 // never before its time.
 func TestRoundingFiresLate(t *testing.T) {

@@ -20,7 +20,8 @@ type appender struct {
 
 	mu struct {
 		sync.Mutex
-		queue []*raftpb.Message
+		queue       []*raftpb.Message
+		given, done uint64 // messages, since the start
 	}
 }
 
@@ -32,6 +33,7 @@ func newAppender(storage Storage, log *raft.MemoryStorage, deliver func([]*raftp
 func (a *appender) append(messages []*raftpb.Message) {
 	a.mu.Lock()
 	a.mu.queue = append(a.mu.queue, messages...)
+	a.mu.given += uint64(len(messages))
 	a.mu.Unlock()
 	select {
 	case a.wake <- struct{}{}:
@@ -54,7 +56,18 @@ func (a *appender) run(stop <-chan struct{}) error {
 		if err := a.write(queue); err != nil {
 			return err
 		}
+		a.mu.Lock()
+		a.mu.done += uint64(len(queue))
+		a.mu.Unlock()
 	}
+}
+
+// progress is how many messages were given to the appender, and how many are
+// written.
+func (a *appender) progress() (given, done uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.given, a.mu.done
 }
 
 // write makes a run of append messages durable in one go: all entries, the last

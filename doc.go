@@ -84,6 +84,7 @@
 //	reads.go           linearizable reads in rounds
 //	forward.go         a follower's calls at the leader
 //	appender.go        the writing of the log, beside the loop
+//	diskwatch.go       a disk that hangs: the leadership goes to another
 //
 //	command.go         pure: commands, entries, results, events
 //	statemachine.go    pure: the lock table, apply(entry) → results

@@ -62,6 +62,7 @@ var (
 	timedOut     = failed(pb.ErrorCode_TIMEOUT, outcomeUnknown, "no answer within the request time-out")
 	readTimedOut = failed(pb.ErrorCode_TIMEOUT, outcomeNotProposed, "no answer within the request time-out")
 	leaderLost   = failed(pb.ErrorCode_UNAVAILABLE, outcomeUnknown, "the leader was lost before it answered")
+	diskHangs    = failed(pb.ErrorCode_UNAVAILABLE, outcomeNotProposed, "the disk of this member does not answer: ask another member")
 	memberClosed = ended(outcomeUnknown, "the member was closed before the call was answered")
 	memberGone   = ended(outcomeNotProposed, "the member is closed")
 

@@ -35,11 +35,14 @@ type labNode struct {
 	inbox   []*raftpb.Message
 	calls   []labForward
 	appends []*raftpb.Message
+	written uint64 // append messages that are durable
 
 	cut      bool // nothing from or to it arrives
 	deaf     bool // nothing arrives
 	stopped  bool // it takes no turns: SIGSTOP
 	diskHung bool
+	// refuses is a type of message that does not arrive here.
+	refuses raftpb.MessageType
 }
 
 type labForward struct {
@@ -86,7 +89,7 @@ func (l *lab) boot(n *labNode) {
 		l.t.Fatal(err)
 	}
 	n.r = r
-	n.inbox, n.calls, n.appends = nil, nil, nil
+	n.inbox, n.calls, n.appends, n.written = nil, nil, nil, 0
 	r.begin(l.now)
 	for _, other := range l.nodes {
 		if other != n {
@@ -105,6 +108,7 @@ func (l *lab) turn(n *labNode, tick bool) {
 	}
 	n.r.begin(l.now)
 	if tick {
+		n.r.disk.observe(n.written+uint64(len(n.appends)), n.written)
 		n.r.tick()
 	}
 	inbox, calls := n.inbox, n.calls
@@ -155,6 +159,7 @@ func (l *lab) flush(n *labNode) {
 	if err := a.write(appends); err != nil {
 		l.t.Fatal(err)
 	}
+	n.written += uint64(len(appends))
 }
 
 // labStorage is a disk that forgets nothing while its log is in memory.
@@ -168,7 +173,7 @@ func (l *lab) send(from *labNode, m *raftpb.Message) {
 		from.inbox = append(from.inbox, m) // the disk's answer
 		return
 	}
-	if to == from || l.joined(from, to) {
+	if to == from || l.joined(from, to) && m.GetType() != to.refuses {
 		to.inbox = append(to.inbox, m)
 	}
 }

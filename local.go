@@ -88,7 +88,9 @@ func (c *localClient) Acquire(ctx context.Context, req *client.AcquireRequest) (
 	if rep.result.code != pb.ErrorCode_OK {
 		return refusedAcquire(op, rep)
 	}
-	c.confirm(ctx, rep)
+	if c.confirm(ctx, rep); !rep.timed {
+		c.confirmAgain(ctx, &cmd, rep)
+	}
 	return &client.AcquireResult{Acquired: true, Lock: lockOf(rep)}, nil
 }
 
@@ -371,4 +373,20 @@ func (c *localClient) confirm(ctx context.Context, rep *reply) {
 		return
 	}
 	rep.at, rep.remaining, rep.timed = now.at, span(max(0, now.result.lock.end-now.now)), true
+}
+
+// confirmAgain is confirm where this member cannot read, as when its disk hangs:
+// the same call, made once more without waiting, is answered with the grant that
+// it has.
+func (c *localClient) confirmAgain(ctx context.Context, acquire *command, rep *reply) {
+	cmd := *acquire
+	cmd.wait, cmd.timeout, cmd.attempt = false, 0, max(cmd.attempt, 1)+1
+	a, _, err := c.run(ctx, "Acquire", &cmd)
+	if err != nil {
+		return
+	}
+	defer c.node.release(a)
+	if a.reply.timed && a.reply.result.code == pb.ErrorCode_OK {
+		*rep = a.reply
+	}
 }

@@ -414,6 +414,7 @@ func (n *Node) loop(r *replica) error {
 		in, now = n.inbox.take(in.reset())
 		r.begin(now)
 		if ticked {
+			r.disk.observe(n.appender.progress())
 			r.tick()
 		}
 		if err := n.turn(r, &in); err != nil {
@@ -590,7 +591,7 @@ func (n *Node) probe(r *replica) {
 			return
 		}
 	}
-	if r.lead == 0 {
+	if r.lead == 0 || r.disk.hangs {
 		return
 	}
 	r.probe = &call{read: readIndex, lane: laneNone, done: make(chan struct{}, 1), patience: holdLimit}

@@ -60,6 +60,7 @@ type replica struct {
 	sessions map[uint64]uint64 // the stream over which each peer's calls come
 	heard    map[uint64]int    // the tick of each peer's last message
 
+	disk               diskWatch
 	tidings            tidings
 	diskTerm, diskVote uint64 // of the last hard state that went to the disk
 
@@ -162,7 +163,10 @@ func (r *replica) begin(now time.Time) {
 func (r *replica) tick() {
 	r.ticks++
 	r.refused = false
-	r.raw.Tick()
+	r.watchDisk()
+	if r.mayCampaign() {
+		r.raw.Tick()
+	}
 	r.refresh()
 	r.expireFlight()
 	r.expireForwards()
@@ -189,6 +193,9 @@ func (r *replica) dropSilent() {
 
 // step takes a message of a peer, or the disk's answer.
 func (r *replica) step(m *raftpb.Message) error {
+	if m.GetType() == raftpb.MsgTimeoutNow && r.disk.hangs {
+		return nil // it would lead without a disk
+	}
 	err := r.raw.Step(m)
 	if err != nil && !errors.Is(err, raft.ErrProposalDropped) && !errors.Is(err, raft.ErrStepPeerNotFound) {
 		return fmt.Errorf("step %v: %w", m.GetType(), err)
@@ -237,6 +244,8 @@ func (r *replica) route(c *call) {
 		r.answer(c, reply{failure: elsewhere})
 	case r.lead == 0 || !r.up[r.lead]:
 		r.hold(c)
+	case c.read != readNone && r.disk.hangs:
+		r.answer(c, reply{failure: diskHangs}) // what it asks about would not be applied here
 	case c.read != readNone:
 		c.place = placeQueued
 		r.reads.queue = append(r.reads.queue, c)

@@ -120,6 +120,8 @@ func (n *Node) notServing(r *replica) string {
 		return "this member has not caught up yet"
 	}
 	switch {
+	case r.disk.hangs:
+		return "the disk does not answer: a write has not ended for more than two election time-outs"
 	case r.lead == 0:
 		return "no leader is known"
 	case r.leads() && r.office != officeOpen:

@@ -25,6 +25,9 @@ const maxTidingsWait = time.Millisecond
 
 // toPeer takes a message to a peer: it waits, or goes out.
 func (r *replica) toPeer(m *raftpb.Message) {
+	if r.withholds(m) {
+		return
+	}
 	if m.GetType() != raftpb.MsgApp {
 		r.out.messages = append(r.out.messages, m)
 		return

@@ -2,6 +2,7 @@ package testcluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -52,10 +53,12 @@ func (c *Cluster) behind(do func()) {
 // member is one of the cluster's machines.
 type member struct {
 	name, addr string
+	faults     faults
 
 	mu struct {
 		sync.Mutex
 		disk      *raftlock.MemoryStorage
+		hold      *faultyDisk // the running member's
 		transport *memnet.Transport
 		node      *raftlock.Node // nil while it is down
 	}
@@ -134,12 +137,16 @@ const clusterName = "testcluster"
 func (c *Cluster) start(i int) {
 	c.tb.Helper()
 	m := c.members[i]
+	if n := c.running(i); n != nil && hasEnded(n) {
+		c.crash(i) // it ended by itself
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.mu.node != nil {
 		c.tb.Fatalf("testcluster: member %d runs already", i)
 	}
 	m.mu.disk = m.mu.disk.Reopen()
+	m.mu.hold = newFaultyDisk(m.mu.disk, &m.faults)
 	m.mu.transport = c.network.Transport(m.addr)
 	addrs := map[string]string{}
 	for _, other := range c.members {
@@ -147,7 +154,7 @@ func (c *Cluster) start(i int) {
 	}
 	node, err := raftlock.Open(raftlock.Config{
 		Name: m.name, ClusterName: clusterName, InitialCluster: addrs,
-		Storage: m.mu.disk, Transport: m.mu.transport,
+		Storage: m.mu.hold, Transport: m.mu.transport,
 		Logger:       slog.New(slog.NewTextHandler(logWriter{c.tb}, nil)),
 		TickInterval: tick, Limits: c.limits,
 	})
@@ -253,6 +260,7 @@ func (c *Cluster) crash(i int) bool {
 	m.mu.node = nil
 	if node != nil {
 		m.mu.disk = m.mu.disk.Reopen() // from now on the old member writes nothing
+		m.mu.hold.pull()
 	}
 	m.mu.Unlock()
 	if node == nil {
@@ -305,6 +313,9 @@ func (c *Cluster) Heal() { c.network.Heal() }
 func (c *Cluster) cleanup() {
 	c.tb.Helper()
 	c.Heal()
+	for i := range c.members {
+		c.MendDisk(i)
+	}
 	defer func() {
 		c.mu.Lock()
 		c.mu.over = true
@@ -347,11 +358,16 @@ func (c *Cluster) compare() {
 
 func (c *Cluster) countRunning() (n int) {
 	for i := range c.members {
-		if c.running(i) != nil {
+		if node := c.running(i); node != nil && !c.diskEnded(node) {
 			n++
 		}
 	}
 	return n
+}
+
+// diskEnded reports whether a member has ended because FailDisk broke its disk.
+func (c *Cluster) diskEnded(n *raftlock.Node) bool {
+	return hasEnded(n) && errors.Is(n.Err(), errDiskFails)
 }
 
 // hashes reads the running members' hashes and whether they are of one index.
@@ -360,7 +376,7 @@ func (c *Cluster) hashes() (map[string]uint64, bool) {
 	var common uint64
 	for i, m := range c.members {
 		n := c.running(i)
-		if n == nil {
+		if n == nil || c.diskEnded(n) {
 			continue
 		}
 		index, hash, err := n.StateHash(context.Background())

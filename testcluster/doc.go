@@ -12,6 +12,9 @@
 // Inside a testing/synctest bubble everything works unchanged and time is
 // virtual: ten minutes of TTL cost milliseconds. Give New the bubble's own t.
 //
-// When the test ends, New's cleanup mends the network and compares the lock
+// Members crash and start again (Crash, Restart), the network between them breaks
+// (Isolate, Partition, Heal), and so do their disks (HangDisk, FailDisk, MendDisk).
+//
+// When the test ends, New's cleanup mends network and disks and compares the lock
 // tables of all running members: a difference fails the test.
 package testcluster

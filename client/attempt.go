@@ -18,6 +18,7 @@ type exchange struct {
 	op, method string
 	lane       lane
 	reads      bool     // it changes nothing, so that its outcome does not matter
+	itself     bool     // it asks a member about itself: the configured order counts, not who leads
 	quiet      bool     // the client's own: not counted
 	fault      *failure // what keeps it from being sent, nil if nothing does
 

@@ -372,11 +372,11 @@ func TestLookingOverTheNetwork(t *testing.T) {
 			if left := info.WaitersInfo[0].TimeoutAt.Sub(asked); left > time.Minute || left < 59*time.Second {
 				t.Errorf("member %d: the wait has %v left", i, left)
 			}
-			health := must[*client.HealthStatus](t)(s.dial(i).Health(ctx, &client.HealthRequest{}))
+			health := must[*client.HealthStatus](t)(c.Health(ctx, &client.HealthRequest{}))
 			if health.Status != client.HealthStatusServing || health.IsRaftLeader != (i == s.Leader()) {
 				t.Errorf("member %d: %+v", i, health)
 			}
-			status := must[*client.ClusterStatus](t)(s.dial(i).GetStatus(ctx, &client.GetStatusRequest{}))
+			status := must[*client.ClusterStatus](t)(c.GetStatus(ctx, &client.GetStatusRequest{}))
 			if status.RaftStatus.NodeID != fmt.Sprintf("n%d", i+1) {
 				t.Errorf("member %d calls itself %s", i, status.RaftStatus.NodeID)
 			}

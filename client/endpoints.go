@@ -63,8 +63,9 @@ func newEndpoints(cfg *Config, tap *wiretap, lookup lookupFunc) (*endpoints, err
 
 // choose returns the endpoints in the order in which a call should try them. It
 // waits, no longer than ctx and the time of one attempt to connect, until one of
-// them is connected or none can be.
-func (p *endpoints) choose(ctx context.Context, l lane, again bool) []*endpoint {
+// them is connected or none can be. With itself set only configured endpoints
+// count, the leader like any other.
+func (p *endpoints) choose(ctx context.Context, l lane, itself, again bool) []*endpoint {
 	p.hosts.lookUp(ctx, p.clock, p.cfg.DialTimeout, again, p.spread)
 	list := p.snapshot()
 	for _, e := range list {
@@ -73,7 +74,12 @@ func (p *endpoints) choose(ctx context.Context, l lane, again bool) []*endpoint 
 	if !slices.ContainsFunc(list, func(e *endpoint) bool { return e.ready(l) }) {
 		p.settle(ctx, list, l)
 	}
-	p.rank(list, l)
+	leader := p.leader()
+	if itself {
+		leader = ""
+		list = slices.DeleteFunc(list, func(e *endpoint) bool { return !p.hosts.configured(e.name) })
+	}
+	p.rank(list, l, leader)
 	return list
 }
 
@@ -118,8 +124,7 @@ func (p *endpoints) settle(ctx context.Context, list []*endpoint, l lane) {
 
 // rank sorts the list: who is connected before who is not, the leader first
 // among equals, then as configured.
-func (p *endpoints) rank(list []*endpoint, l lane) {
-	leader := p.leader()
+func (p *endpoints) rank(list []*endpoint, l lane, leader string) {
 	now := p.since()
 	ranks := make(map[*endpoint]int, len(list))
 	for _, e := range list {

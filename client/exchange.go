@@ -86,7 +86,10 @@ func (c *remote) conduct(ctx, life context.Context, x *exchange) *failure {
 	s := &course{policy: c.policy.Load(), attempt: max(x.first, 1)}
 	for {
 		s.reasons = nil
-		f := c.pass(limited, x, s)
+		f := nowhere()
+		if limited.Err() == nil { // one that has ended already does nothing, not even connect
+			f = c.pass(limited, x, s)
+		}
 		if f == nil {
 			x.unsure = s.unsure
 			return nil
@@ -128,7 +131,7 @@ func (c *remote) limit(ctx, life context.Context, x *exchange) (context.Context,
 // pass tries one endpoint after the other, and goes to the leader if one names
 // it. It returns nil when one has answered.
 func (c *remote) pass(ctx context.Context, x *exchange, s *course) (failed *failure) {
-	targets := c.endpoints.choose(ctx, x.lane, s.tries > 0)
+	targets := c.endpoints.choose(ctx, x.lane, x.itself, s.tries > 0)
 	failed = nowhere()
 	redirected := false
 	for len(targets) > 0 && ctx.Err() == nil {

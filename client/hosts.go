@@ -24,9 +24,10 @@ type hosts struct {
 
 	mu struct {
 		sync.Mutex
-		first   chan struct{} // closed by the first look-up when it is over; nil before it
+		done    bool          // there was a look-up
+		running bool          // there is one
+		waited  chan struct{} // closed by the first one when it is over; nil without it
 		asked   time.Time     // when the last one began
-		running bool
 	}
 }
 
@@ -55,13 +56,13 @@ func (h *hosts) lookUp(ctx context.Context, clk clock.Clock, limit time.Duration
 	if len(h.names) == 0 || !h.begin(ctx, clk, again) {
 		return
 	}
-	defer h.end()
-	ctx, cancel := clk.WithTimeout(ctx, limit)
+	defer func() { h.end(ctx.Err() == nil) }()
+	limited, cancel := clk.WithTimeout(ctx, limit)
 	defer cancel()
 	answers := make([][]string, len(h.names))
 	var all sync.WaitGroup
 	for i, name := range h.names {
-		all.Go(func() { answers[i] = h.addresses(ctx, name) })
+		all.Go(func() { answers[i] = h.addresses(limited, name) })
 	}
 	all.Wait()
 	for i, name := range h.names {
@@ -71,39 +72,45 @@ func (h *hosts) lookUp(ctx context.Context, clk clock.Clock, limit time.Duration
 	}
 }
 
-// begin reports whether the caller is to look the names up; it must then.
+// begin reports whether the caller is to look the names up; it must then, and
+// call end. While the first look-up runs, others wait for it.
 func (h *hosts) begin(ctx context.Context, clk clock.Clock, again bool) bool {
-	h.mu.Lock()
-	first, running := h.mu.first, h.mu.running
-	due := first == nil || again && clk.Now().Sub(h.mu.asked) >= lookupInterval
-	if due && !running {
-		h.mu.running, h.mu.asked = true, clk.Now()
-		if first == nil {
-			h.mu.first = make(chan struct{})
+	for ctx.Err() == nil {
+		h.mu.Lock()
+		due := !h.mu.done || again && clk.Now().Sub(h.mu.asked) >= lookupInterval
+		running, waited := h.mu.running, h.mu.waited
+		if due && !running {
+			h.mu.running, h.mu.asked = true, clk.Now()
+			if !h.mu.done {
+				h.mu.waited = make(chan struct{})
+			}
 		}
 		h.mu.Unlock()
-		return true
-	}
-	h.mu.Unlock()
-	if first != nil {
+		switch {
+		case due && !running:
+			return true
+		case waited == nil:
+			return false
+		}
 		select {
-		case <-first:
+		case <-waited:
 		case <-ctx.Done():
 		}
 	}
 	return false
 }
 
-// end ends what begin began.
-func (h *hosts) end() {
+// end ends what begin began. A look-up that was not whole, because its caller
+// went away, is left to the next call.
+func (h *hosts) end(whole bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.running = false
-	select {
-	case <-h.mu.first:
-	default:
-		close(h.mu.first)
+	if h.mu.waited != nil {
+		close(h.mu.waited)
+		h.mu.waited = nil
 	}
+	h.mu.done = h.mu.done || whole
 }
 
 // addresses returns what to dial for a name, nil if that cannot be told now.

@@ -90,6 +90,8 @@ func pagesRepeat() *failure {
 	return failed(pb.ErrorCode_INTERNAL_ERROR, outcomeNotProposed, "the pages of the list do not follow on each other")
 }
 
+// GetStatus asks the first of the configured members that it can reach: a tool
+// that was given one member hears of that one.
 func (c *remote) GetStatus(ctx context.Context, req *GetStatusRequest) (*ClusterStatus, error) {
 	const op = "GetStatus"
 	if req == nil {
@@ -97,7 +99,7 @@ func (c *remote) GetStatus(ctx context.Context, req *GetStatusRequest) (*Cluster
 	}
 	answer := new(pb.GetStatusResponse)
 	f := c.run(ctx, &exchange{
-		op: op, method: pb.RaftLock_GetStatus_FullMethodName, lane: laneCalls, reads: true,
+		op: op, method: pb.RaftLock_GetStatus_FullMethodName, lane: laneCalls, reads: true, itself: true,
 		ask:    always(&pb.GetStatusRequest{IncludeReplicationDetails: req.IncludeReplicationDetails}),
 		answer: answer, accepted: func() bool { return answer.GetRaftStatus() != nil },
 	})
@@ -107,7 +109,7 @@ func (c *remote) GetStatus(ctx context.Context, req *GetStatusRequest) (*Cluster
 	return statusOf(answer), nil
 }
 
-// Health asks the member that it would send calls to. When nobody answers, the
+// Health asks the first of the configured members that it can reach. When nobody answers, the
 // status says NOT_SERVING as well, and the error why.
 func (c *remote) Health(ctx context.Context, req *HealthRequest) (*HealthStatus, error) {
 	const op = "Health"
@@ -116,7 +118,7 @@ func (c *remote) Health(ctx context.Context, req *HealthRequest) (*HealthStatus,
 	}
 	answer := new(pb.HealthResponse)
 	f := c.run(ctx, &exchange{
-		op: op, method: pb.RaftLock_Health_FullMethodName, lane: laneCalls, reads: true,
+		op: op, method: pb.RaftLock_Health_FullMethodName, lane: laneCalls, reads: true, itself: true,
 		fault:  checkTexts(field{"service_name", req.ServiceName}),
 		ask:    always(&pb.HealthRequest{ServiceName: req.ServiceName}),
 		answer: answer, accepted: func() bool { return answer.GetHealthInfo() != nil || answer.GetStatus() != 0 },

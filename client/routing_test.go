@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -243,6 +244,50 @@ func TestANameWithSeveralAddresses(t *testing.T) {
 		}
 		if len(third.acquires()) != 1 || len(c.endpoints.snapshot()) != 2 {
 			t.Error("the new address was not gone to")
+		}
+	})
+}
+
+// A caller that goes away during the first look-up does not spoil it for others.
+func TestALookUpThatIsBrokenOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		f.member(n2, nil)
+		cfg := DefaultClientConfig()
+		cfg.Endpoints = []string{"locks.example:7001"}
+		cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(f.dial)}
+		c, err := newRemote(cfg, func(ctx context.Context, _ string) ([]string, error) {
+			select {
+			case <-time.After(time.Second):
+				return []string{"10.0.0.1", "10.0.0.2"}, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		short, stop := context.WithTimeout(t.Context(), time.Millisecond)
+		defer stop()
+		for _, ctx := range []context.Context{ended, short} {
+			if _, err := c.Acquire(ctx, acquireReq()); !is(err, ctx.Err()) || outcome(t, err) != outcomeNotProposed {
+				t.Errorf("%v", err)
+			}
+		}
+		var calls sync.WaitGroup
+		for range 10 {
+			calls.Go(func() {
+				if _, err := c.Acquire(t.Context(), acquireReq()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+		if n := len(c.endpoints.snapshot()); n != 2 {
+			t.Errorf("%d endpoints", n)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"google.golang.org/grpc/stats"
@@ -10,8 +11,12 @@ import (
 // wiretap hears from gRPC what its results do not tell: whether an attempt got
 // as far as a member's connection, and how many connections stand.
 type wiretap struct {
-	connections atomic.Int64
-	changed     func(connections int)
+	changed func(connections int) // called in order; must not block
+
+	mu struct {
+		sync.Mutex
+		connections int
+	}
 }
 
 var _ stats.Handler = (*wiretap)(nil)
@@ -37,12 +42,15 @@ func (w *wiretap) HandleRPC(ctx context.Context, event stats.RPCStats) {
 }
 
 func (w *wiretap) HandleConn(_ context.Context, event stats.ConnStats) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch event.(type) {
 	case *stats.ConnBegin:
-		w.changed(int(w.connections.Add(1)))
+		w.mu.connections++
 	case *stats.ConnEnd:
-		w.changed(int(w.connections.Add(-1)))
+		w.mu.connections--
 	}
+	w.changed(w.mu.connections)
 }
 
 func (w *wiretap) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }

@@ -297,6 +297,29 @@ func TestAForeignServer(t *testing.T) {
 	}
 }
 
+// The time of a call may end between two passes: then it ends as the last of them
+// did, and says that its context has ended if it has.
+func TestTimeEndsBetweenPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		f.member(n1, func(context.Context, string, proto.Message) (proto.Message, error) { return nil, noLeader() })
+		c := f.client(func(cfg *Config) {
+			cfg.RetryPolicy.InitialBackoff, cfg.RetryPolicy.MaxBackoff = time.Minute, time.Minute
+		}, n1)
+		begun := time.Now()
+		_, err := c.Acquire(t.Context(), acquireReq())
+		if !is(err, ErrLeaderUnavailable) || is(err, ErrTimeout) || outcome(t, err) != outcomeNotProposed || time.Since(begun) != 30*time.Second {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = c.Acquire(ctx, acquireReq())
+		if !is(err, ErrLeaderUnavailable, context.DeadlineExceeded) || outcome(t, err) != outcomeNotProposed {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
 // silent never answers.
 func silent(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
 	if method == "CancelWait" {

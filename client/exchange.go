@@ -94,7 +94,8 @@ func (c *remote) conduct(ctx, life context.Context, x *exchange) *failure {
 			x.unsure = s.unsure
 			return nil
 		}
-		if limited.Err() == nil && s.again(f) {
+		cut := limited.Err() != nil
+		if !cut && s.again(f) {
 			c.endpoints.hurry()
 			c.pause(limited, s.policy.pause(s.tries))
 			if !s.free {
@@ -105,7 +106,10 @@ func (c *remote) conduct(ctx, life context.Context, x *exchange) *failure {
 				continue
 			}
 		}
-		return c.verdict(ctx, life, limited, x, s, f)
+		if f = c.verdict(ctx, life, s, f, cut); s.unsure && !x.reads {
+			f = f.as(outcomeUnknown)
+		}
+		return f
 	}
 }
 
@@ -263,26 +267,24 @@ func (s *course) again(f *failure) bool {
 	return s.free || s.tries < s.policy.MaxRetries && s.policy.repeats(f.code)
 }
 
-// verdict is what the failure of the last attempt means for the call.
-func (c *remote) verdict(ctx, life, limited context.Context, x *exchange, s *course, f *failure) *failure {
+// verdict is what the failure of the last pass means for the call; cut says that
+// the pass was broken off because the time of the call was over.
+func (c *remote) verdict(ctx, life context.Context, s *course, f *failure, cut bool) *failure {
+	late := f.code == pb.ErrorCode_TIMEOUT && !f.final && c.passes(ctx)
 	switch {
 	case life.Err() != nil:
-		f = closedBefore()
-	case ctx.Err() != nil:
-		f = endedBy(ctx.Err())
-	case limited.Err() != nil:
-		f = failed(pb.ErrorCode_TIMEOUT, outcomeNotProposed, "no answer within the request time-out")
-	case f.code == pb.ErrorCode_TIMEOUT && c.passes(ctx):
-		f = endedBy(context.DeadlineExceeded)
-	case !f.final:
-		told := *f
-		told.message = strings.Join(s.reasons, "; ")
-		f = &told
+		return closedBefore()
+	case ctx.Err() != nil && (cut || late):
+		return endedBy(ctx.Err())
+	case cut && len(s.reasons) == 0:
+		return failed(pb.ErrorCode_TIMEOUT, outcomeNotProposed, "no endpoint was connected within the request time-out")
+	case f.final:
+		return f
 	}
-	if s.unsure && !x.reads {
-		f = f.as(outcomeUnknown)
-	}
-	return f
+	told := *f
+	told.message = strings.Join(s.reasons, "; ")
+	told.cause = ctx.Err() // it ended between two passes
+	return &told
 }
 
 // passes reports whether the deadline of ctx is about to pass, and waits for it:

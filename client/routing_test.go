@@ -113,6 +113,51 @@ func TestTheLeaderOfTheHeadersIsGoneTo(t *testing.T) {
 	})
 }
 
+// What never left this process goes elsewhere, whatever the policy.
+func TestALeaderThatCannotBeReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		f.member(n1, func(context.Context, string, proto.Message) (proto.Message, error) { return nil, notLeader(n3) })
+		c := f.client(func(cfg *Config) { cfg.RetryPolicy = RetryPolicy{RetryableErrors: []pb.ErrorCode{}} }, n1, n2)
+		c.endpoints.choose(t.Context(), laneCalls, false, false)
+		f.member(n2, nil) // it comes up after the client has tried to reach it
+		time.Sleep(maxReconnect)
+		c.endpoints.suspect(c.endpoints.at(n2)[0])
+		c.endpoints.at(n1)
+		if _, err := c.Acquire(t.Context(), acquireReq()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who asks a member about itself does not hear of the leader.
+func TestAMemberIsAskedAboutItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		asked, leader := f.member(n1, nil), f.member(n2, nil)
+		asked.leader, leader.leader = n2, n2
+		c := f.client(fewRetries(0), n1)
+		for range 3 {
+			if _, err := c.Health(t.Context(), &HealthRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // it has heard of the leader, and connects
+			if _, err := c.Acquire(t.Context(), acquireReq()); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if len(asked.heardOf("Health")) != 3 || len(leader.acquires()) != 3 {
+			t.Errorf("%d answers of the member asked, %d calls to the leader", len(asked.heardOf("Health")), len(leader.acquires()))
+		}
+		asked.stop()
+		synctest.Wait()
+		if _, err := c.Health(t.Context(), &HealthRequest{}); !is(err, ErrUnavailable) {
+			t.Errorf("another one answered: %v", err)
+		}
+	})
+}
+
 func TestAnotherClusterIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t)

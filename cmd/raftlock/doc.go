@@ -1,14 +1,24 @@
-// Command raftlock shows what a lock cluster does.
+// Command raftlock takes locks for other programs, and shows what a lock cluster
+// does.
 //
-//	raftlock demo       a cluster of three in one process: tokens, a queue,
-//	                    a leader that dies, a stale token that is refused
-//	raftlock version    the version of this build
-//	raftlock help       all of it
+//	raftlock lock NAME -- COMMAND    run a command while holding a lock
+//	raftlock demo                    a cluster of three in one process: tokens, a
+//	                                 queue, a leader that dies, a stale token that
+//	                                 is refused
+//	raftlock version                 the version of this build
+//	raftlock help                    all of it
 //
-// It exits with 0 when it has done what it was asked for, with 130 when it was
-// interrupted, and otherwise with 1 and a line on standard error that says why.
+// docs/command.md describes every command, the environment, the exit codes and
+// what the watchdog of lock promises. Exit code 0 means that what was asked for
+// is done, 64 that the command line makes no sense, 69 that no cluster can be
+// reached, 130 an interrupt; otherwise it is 1, but for lock, which exits as its
+// command does and has codes of its own. Every failure says why in a line on
+// standard error.
 //
-// The files: main.go turns arguments into an exit code; demo.go is the demo's
-// script, trio.go its cluster, links.go the connections that it can cut, stage.go
-// how it talks; version.go is the version.
+// The files: main.go runs a command line; exit.go has the exit codes and how
+// errors are told; connection.go finds the cluster, environment.go has flags read
+// from the environment. lock.go is the command lock, around package supervise,
+// witness.go what it learns from renewals, signals_*.go the signals it takes.
+// demo.go is the demo's script, trio.go its cluster, links.go the connections that
+// it can cut, stage.go how it talks; version.go is the version.
 package main

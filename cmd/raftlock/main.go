@@ -2,23 +2,23 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
-)
 
-// The exit codes.
-const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitInterrupted = 130 // as shells count an interrupt
+	"github.com/raftlock/raftlock/internal/supervise"
 )
 
 func main() {
+	if mode, ok := supervise.Hidden(os.Args); ok {
+		for _, sig := range mode.Ignore {
+			signal.Ignore(sig)
+		}
+		os.Exit(mode.Run(os.Stdin, os.Stdout, os.Stderr))
+	}
 	// A reader that has gone (raftlock demo | head) becomes an error of the
 	// write, so that the demo can clean up behind itself.
 	signal.Ignore(syscall.SIGPIPE)
@@ -33,17 +33,10 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
-	switch {
-	case err == nil:
-		return exitDone
-	case ctx.Err() != nil:
-		fmt.Fprintln(errOut, "raftlock: interrupted")
-		return exitInterrupted
-	default:
-		fmt.Fprintf(errOut, "raftlock: %v\n", err)
-		return exitFailed
-	}
+	parsed := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { parsed = true }
+	cmd, err := root.ExecuteContextC(ctx)
+	return report(ctx, err, cmd.CommandPath(), parsed, errOut)
 }
 
 func rootCommand() *cobra.Command {
@@ -57,6 +50,6 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.AddCommand(demoCommand(), versionCommand())
+	root.AddCommand(demoCommand(), lockCommand(), versionCommand())
 	return root
 }

@@ -12,11 +12,30 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/raftlock/raftlock/internal/supervise"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what was said to testdata")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// asEnv says what the test's program is run as, instead of the tests.
+const asEnv = "RAFTLOCK_TEST_AS"
+
+func TestMain(m *testing.M) {
+	_, hidden := supervise.Hidden(os.Args)
+	switch as := os.Getenv(asEnv); {
+	case hidden, as == "raftlock":
+		main()
+	case as == "worker":
+		os.Exit(worker())
+	default:
+		// The tests wait for processes; they need no processor to themselves.
+		if err := flag.Set("test.parallel", "14"); err != nil {
+			panic(err)
+		}
+		goleak.VerifyTestMain(m)
+	}
+}
 
 // command runs the program with a temporary directory of its own, which must be
 // empty afterwards.
@@ -144,7 +163,7 @@ func TestVersionAndHelp(t *testing.T) {
 		var out watched
 		code, errOut := command(t, t.Context(), &out, strings.Fields(args)...)
 		if want == "" {
-			if code != exitFailed || errOut == "" {
+			if code != exitUsage || errOut == "" {
 				t.Errorf("raftlock %s: exit %d: %s", args, code, errOut)
 			}
 			continue

@@ -8,6 +8,9 @@ import (
 	"os"
 )
 
+// Supported says whether Run can work here.
+const Supported = false
+
 // Now is never before any end, where there is no clock to share.
 func Now() Instant { return math.MaxInt64 }
 

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Supported says whether Run can work here.
+const Supported = true
+
 // Run runs a command until it and what it has started have ended, or ends it
 // before the last end that it heard of. It blocks that long.
 //

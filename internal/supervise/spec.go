@@ -8,7 +8,7 @@ import (
 )
 
 // ErrUnsupported is returned by Run where there is no watchdog: everywhere but
-// on Linux.
+// on Linux. Supported says so beforehand.
 var ErrUnsupported = errors.New("running a command under a lock needs Linux")
 
 // ErrLate is returned by Run when the first end is so near that the command

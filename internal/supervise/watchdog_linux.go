@@ -179,7 +179,7 @@ func (w *watcher) run() error {
 				return nil
 			case !ok:
 				w.orders = nil
-				w.begin("raftlock has died; the command that it ran under the lock " + w.Name + " is ended")
+				w.begin("nobody renews the lock " + w.Name + " any more, as raftlock was killed; its command is ended")
 			default:
 				w.take(o)
 			}

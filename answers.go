@@ -150,9 +150,10 @@ const (
 	advisedJitter = 0.2
 )
 
-// adviceFor advises by what the grant has left and how many wait for it: a
-// caller behind a long queue has no reason to come back soon, but no grant is
-// worth waiting for longer than it lasts.
+// adviceFor advises by what the grant has left, how long the lock is usually
+// held, and how many wait for it: a caller behind a long queue has no reason to
+// come back soon, but no grant is worth waiting for longer than it lasts. What is
+// usual says more than what the holder has asked for, once it is known.
 func adviceFor(l *lockView, rep *reply) *client.BackoffAdvice {
 	advice := &client.BackoffAdvice{
 		InitialBackoff: minBackoff, MaxBackoff: freeBackoff,
@@ -162,7 +163,11 @@ func adviceFor(l *lockView, rep *reply) *client.BackoffAdvice {
 	if !l.held() || remaining == 0 {
 		return advice
 	}
-	share := remaining / 16 * time.Duration(min(int(l.waiters)+1, 16))
+	turn := remaining / 16
+	if usual := time.Duration(rep.usual); usual > 0 {
+		turn = min(remaining, remaining/64+usual/2)
+	}
+	share := turn * time.Duration(min(int(l.waiters)+1, 16))
 	advice.InitialBackoff = min(max(minBackoff, share), heldBackoff, remaining)
 	advice.MaxBackoff = min(max(freeBackoff, 4*advice.InitialBackoff), heldBackoff, remaining)
 	return advice

@@ -236,7 +236,7 @@ func goDirs(t *testing.T) (dirs []string) {
 // What the pure files may import: nothing that has a clock, a state or an
 // outside. fmt and errors are for the decoder's errors.
 var pureImports = []string{
-	"cmp", "errors", "fmt", "slices", "strings", "unicode/utf8",
+	"cmp", "errors", "fmt", "math/bits", "slices", "strings", "unicode/utf8",
 	"github.com/google/btree", "google.golang.org/protobuf/encoding/protowire", module + "/pb",
 }
 
@@ -252,7 +252,7 @@ func TestPurity(t *testing.T) {
 	}
 	for _, name := range []string{
 		"command.go", "statemachine.go", "waitqueue.go", "requests.go",
-		"deadlines.go", "query.go", "codec.go", "locktree.go",
+		"deadlines.go", "query.go", "codec.go", "locktree.go", "holdtime.go",
 	} {
 		if !pure[name] {
 			t.Errorf("%s is pure, and the map in doc.go does not say so", name)

@@ -130,6 +130,7 @@ type reply struct {
 	remaining span
 	at        time.Time
 	timed     bool
+	usual     span // LOCK_HELD: how long that lock is usually held; 0 when not known
 
 	found   bool         // readLock, with the lock in result
 	waiters []waiterView // readLock withWaiters

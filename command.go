@@ -158,6 +158,9 @@ type outcome struct {
 	// more: the sweep stopped at its cap with ends still due; another entry
 	// must follow at once.
 	more bool
-	// expired counts the grants that ended by time in this entry.
-	expired int
+	// How many grants this entry made, how many it ended, and how many of those
+	// ended by time; and how long those that ended were held, in µs of the
+	// leaders' wall clocks.
+	granted, ended, expired int
+	heldFor                 int64
 }

@@ -91,6 +91,7 @@
 //	locktree.go        pure: the locks by id, and the hash of the state
 //	waitqueue.go       pure: every waiter of every lock, in one tree
 //	requests.go        pure: the RequestIDs that must not come back
+//	holdtime.go        pure: how long a lock is usually held
 //	deadlines.go       pure: what ends next, and the sweep
 //	query.go           pure: reading one lock, listing many
 //	codec.go           pure: the bytes of entries, commands and results
@@ -100,6 +101,7 @@
 //	limits.go          what callers may ask: checks and defaults
 //	answers.go         the loop's replies in the types of package client
 //	failure.go         why a call got no answer of the table
+//	stats.go           what became of grants in the last minute
 //	status.go          Health, GetStatus, GetBackoffAdvice
 //
 //	transport.go       the contract of the wire between members

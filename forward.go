@@ -3,6 +3,8 @@ package raftlock
 import (
 	"maps"
 	"slices"
+
+	"github.com/raftlock/raftlock/pb"
 )
 
 // forwardKind says what one member tells another about a call. The values are
@@ -129,7 +131,11 @@ func (r *replica) receiveAnswer(from uint64, m forward) {
 		// For a call that waited away, remaining is too young to count from
 		// when the call was sent.
 		delete(r.forwards.calls, m.id)
-		r.answer(c, reply{result: m.result, remaining: m.remaining, at: c.arrived, timed: m.timed && c.place != placeAway})
+		rep := reply{result: m.result, remaining: m.remaining, at: c.arrived, timed: m.timed && c.place != placeAway}
+		if m.result.code == pb.ErrorCode_LOCK_HELD {
+			rep.usual = r.table.usualHold(m.result.lock.id)
+		}
+		r.answer(c, rep)
 	case forwardFailed:
 		delete(r.forwards.calls, m.id)
 		r.forwardRefused(c, m.failure)

@@ -36,6 +36,7 @@ type lockState struct {
 	key     logTime // derived: the earliest deadline that stands for it, 0 if none
 	waiters int32   // derived: the length of its queue
 	flags   lockFlags
+	usual   holdTime // derived: how long it was held lately
 }
 
 func (l *lockRecord) held() bool { return l.owner != "" }

@@ -9,6 +9,8 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftlock/raftlock/pb"
 )
 
 // replica is the synchronous core of a member: raft, the lock table, cluster
@@ -61,6 +63,7 @@ type replica struct {
 	heard    map[uint64]int    // the tick of each peer's last message
 
 	disk               diskWatch
+	stats              stats
 	tidings            tidings
 	diskTerm, diskVote uint64 // of the last hard state that went to the disk
 
@@ -478,8 +481,13 @@ func (r *replica) applyBatch(b *batch) {
 	r.proposals.recycle(b)
 }
 
-// swept orders the next entry at once when the sweep left ends behind.
+// swept counts what an entry did, and orders the next one at once when the
+// sweep left ends behind.
 func (r *replica) swept(out *outcome) {
+	r.stats.note(r.table.now(), tally{
+		granted: out.granted, ended: out.ended, expired: out.expired,
+		held: time.Duration(out.heldFor) * time.Microsecond,
+	})
 	if out.more && r.office == officeOpen {
 		r.stampWanted = true
 	}
@@ -520,6 +528,9 @@ func (r *replica) claimForNobody(c *call, res *result) {
 // can say how long a grant still has.
 func (r *replica) answerWith(c *call, res *result) {
 	rep := reply{result: *res, at: r.now}
+	if res.code == pb.ErrorCode_LOCK_HELD {
+		rep.usual = r.table.usualHold(res.lock.id)
+	}
 	if r.office == officeOpen {
 		rep.timed = true
 		rep.now = r.clock.now()

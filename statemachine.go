@@ -53,6 +53,9 @@ type table struct {
 	wall    int64
 	bounds  bounds
 	expired int
+	granted int
+	ended   int
+	heldFor int64 // µs
 	results []result
 	events  []event
 	work    openLock // the lock of the command or end at hand
@@ -108,7 +111,10 @@ func (t *table) applyEach(e *entry, each func(i int, r *result)) outcome {
 		}
 	}
 	more := t.sweep()
-	return outcome{results: t.results, events: t.events, more: more, expired: t.expired}
+	return outcome{
+		results: t.results, events: t.events, more: more, expired: t.expired,
+		granted: t.granted, ended: t.ended, heldFor: t.heldFor,
+	}
 }
 
 // begin makes the scratch ready for an entry. A burst (a sweep of a thousand
@@ -116,7 +122,8 @@ func (t *table) applyEach(e *entry, each func(i int, r *result)) outcome {
 // is not reused must not keep the strings of an old entry alive.
 func (t *table) begin(e *entry) {
 	const keep = 4096
-	t.wall, t.bounds, t.expired = e.wall, e.bounds, 0
+	t.wall, t.bounds = e.wall, e.bounds
+	t.expired, t.granted, t.ended, t.heldFor = 0, 0, 0, 0
 	if cap(t.results) > keep {
 		t.results = nil
 	}
@@ -405,6 +412,10 @@ func (t *table) detach(l *openLock, c *command) {
 // a waiter got the lock. The events show the lock as it is when all of this is
 // done: in between it would be free and have waiters, which never is.
 func (t *table) free(l *openLock, due logTime) (promoted bool) {
+	held := max(0, t.wall-l.since) // by two leaders' wall clocks, perhaps: it is for people
+	t.ended++
+	t.heldFor += held
+	l.usual = l.usual.after(held)
 	if l.flags&lockRetried != 0 {
 		t.remember(l.id, identity{l.owner, l.request})
 	}
@@ -458,6 +469,7 @@ func (t *table) give(l *openLock, g grant) {
 		t.held++
 	}
 	t.token++
+	t.granted++
 	l.owner, l.request = g.id.client, g.id.request
 	l.version, l.end = t.token, g.end
 	l.since, l.modified = t.wall, t.wall

@@ -3,8 +3,10 @@ package raftlock
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/raftlock/raftlock/client"
 	"github.com/raftlock/raftlock/pb"
@@ -28,7 +30,7 @@ func (c *localClient) GetBackoffAdvice(ctx context.Context, req *client.BackoffA
 	return lookFor(ctx, c, op, func(r *replica) *client.BackoffAdvice {
 		lock, _ := r.table.info(req.LockID)
 		left := max(0, lock.end-r.clock.estimate())
-		return adviceFor(&lock, &reply{remaining: span(left)})
+		return adviceFor(&lock, &reply{remaining: span(left), usual: r.table.usualHold(req.LockID)})
 	})
 }
 
@@ -40,15 +42,13 @@ func (c *localClient) GetStatus(ctx context.Context, req *client.GetStatusReques
 		return nil, err
 	}
 	return lookFor(ctx, c, op, func(r *replica) *client.ClusterStatus {
-		return &client.ClusterStatus{
-			RaftStatus: c.node.raftStatus(r),
-			LockStats: &client.LockManagerStats{
-				ActiveLocksCount:    int32(r.table.heldCount()),
-				TotalWaitersCount:   int32(r.table.waiterCount()),
-				ContestedLocksCount: int32(r.table.contestedCount()),
-			},
-			Health: c.node.health(r),
+		status := &client.ClusterStatus{
+			RaftStatus: c.node.raftStatus(r), LockStats: r.lockStats(), Health: c.node.health(r),
 		}
+		if req.IncludeReplicationDetails {
+			status.RaftStatus.Replication = c.node.replication(r)
+		}
+		return status
 	})
 }
 
@@ -147,6 +147,50 @@ func (n *Node) raftStatus(r *replica) *client.RaftStatus {
 		SnapshotIndex: firstIndex,
 		SnapshotTerm:  firstIndex,
 	}
+}
+
+// lockStats counts over the table as it is, and over the last minute.
+func (r *replica) lockStats() *client.LockManagerStats {
+	last, over := r.stats.last(max(r.table.now(), r.clock.estimate()))
+	stats := &client.LockManagerStats{
+		ActiveLocksCount:         int32(r.table.heldCount()),
+		TotalWaitersCount:        int32(r.table.waiterCount()),
+		ContestedLocksCount:      int32(r.table.contestedCount()),
+		AcquisitionRatePerSecond: float64(last.granted) / over.Seconds(),
+		ReleaseRatePerSecond:     float64(last.ended-last.expired) / over.Seconds(),
+		ExpiredLocksLastPeriod:   int32(min(last.expired, 1<<31-1)),
+	}
+	if last.ended > 0 {
+		stats.AverageHoldDuration = last.held / time.Duration(last.ended)
+	}
+	return stats
+}
+
+// replication is how far the peers have come, as a leader knows; nil elsewhere.
+func (n *Node) replication(r *replica) map[string]*client.PeerState {
+	if !r.leads() {
+		return nil
+	}
+	last, _ := n.log.LastIndex() // what is durable here; a peer may have been sent more
+	r.raw.WithProgress(func(_ uint64, _ raft.ProgressType, pr tracker.Progress) { last = max(last, pr.Next-1) })
+	peers := map[string]*client.PeerState{}
+	r.raw.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == r.self {
+			return
+		}
+		peer := &client.PeerState{
+			NextIndex: pr.Next, MatchIndex: pr.Match,
+			ReplicationLag:     last - min(last, pr.Match),
+			SnapshotInProgress: pr.State == tracker.StateSnapshot,
+		}
+		if tick, ok := r.heard[id]; ok {
+			silent := r.ticks - tick
+			peer.IsActive = r.up[id] && silent <= r.electionTicks
+			peer.LastActiveAt = r.now.Add(-time.Duration(silent) * n.cfg.TickInterval)
+		}
+		peers[n.names[id]] = peer
+	})
+	return peers
 }
 
 func roleName(role raft.StateType) string {

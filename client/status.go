@@ -86,16 +86,18 @@ type LockManagerStats struct {
 	// ContestedLocksCount is how many locks somebody waits for.
 	ContestedLocksCount int32
 
-	// AverageHoldDuration is how long locks were held lately.
+	// AverageHoldDuration is how long the grants that ended in the last minute
+	// had stood, by the leaders' wall clocks; 0 when none did.
 	AverageHoldDuration time.Duration
 
-	// AcquisitionRatePerSecond is how many grants there were lately.
+	// AcquisitionRatePerSecond is how many grants there were in the last minute,
+	// divided by its seconds; by fewer for a member that has run for less.
 	AcquisitionRatePerSecond float64
 
-	// ReleaseRatePerSecond is how many releases there were lately.
+	// ReleaseRatePerSecond is the same for grants that were given back.
 	ReleaseRatePerSecond float64
 
-	// ExpiredLocksLastPeriod is how many grants ran out lately instead of being
+	// ExpiredLocksLastPeriod is how many grants ran out in the last minute instead of being
 	// released: holders that died, stalled or forgot.
 	ExpiredLocksLastPeriod int32
 }

@@ -38,6 +38,8 @@ var arrows = map[string][]string{
 
 	"internal/lockservice": {"client", "pb", "internal/clock", "internal/callctx"},
 
+	"prommetrics": {"client"},
+
 	"internal/walstore":      {""},
 	"internal/peerwire":      {""},
 	"internal/memnet":        {""},

@@ -114,6 +114,7 @@
 //
 //	storage.go         the contract of a disk
 //	storage_memory.go  a disk in memory, for tests
+//	memorysnapshot.go  its snapshots
 //	raftlog.go         raft's messages in the member's log
 //	doc.go             this page
 //

@@ -25,4 +25,7 @@ type Identity struct {
 	// Started: every initial member has made Members durable, so that from
 	// now on a majority is enough to start.
 	Started bool `json:"started"`
+	// Joined: the member was admitted to a running cluster. Its log began at
+	// nothing, and Members are those that it was told of then.
+	Joined bool `json:"joined,omitempty"`
 }

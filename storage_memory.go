@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 )
 
 var (
@@ -27,7 +28,8 @@ var (
 //
 // It keeps the entries that it is given, not copies of them: raft changes no
 // entry once it has passed it on, and neither may anybody else. Everything else
-// is copied, in and out. No call blocks; there are no files and no goroutines.
+// is copied, in and out, but for a snapshot's bytes, which never change once it is
+// committed. No call blocks; there are no files and no goroutines.
 // Beyond Storage's rules, different holds may be used at the same time.
 type MemoryStorage struct {
 	disk   *memoryDisk
@@ -35,19 +37,22 @@ type MemoryStorage struct {
 }
 
 // memoryDisk is what several holds share, one after the other.
+//
+// Invariant: entries follow kept[0], which hard commits; kept rises.
 type memoryDisk struct {
 	sync.Mutex
 	holder *MemoryStorage // nil: closed
 
 	identity *Identity
-	conf     *raftpb.ConfState // of the first state; nil before Bootstrap
+	kept     []*raftpb.SnapshotMetadata // what the log can stand on; empty before Bootstrap and Join
 	hard     *raftpb.HardState
-	entries  []*raftpb.Entry // the first one's index is 2
+	entries  []*raftpb.Entry
+	files    map[uint64]memorySnapshot // the committed ones by index
 }
 
 // NewMemoryStorage returns an empty disk and the hold of it.
 func NewMemoryStorage() *MemoryStorage {
-	m := &MemoryStorage{disk: &memoryDisk{}}
+	m := &MemoryStorage{disk: &memoryDisk{files: map[uint64]memorySnapshot{}}}
 	m.disk.holder = m
 	return m
 }
@@ -79,14 +84,13 @@ func (m *MemoryStorage) Load() (Recovered, error) {
 	if d.identity != nil {
 		found.Identity = cloneIdentity(*d.identity)
 	}
-	if d.conf != nil {
-		found.Snapshot = &raftpb.SnapshotMetadata{
-			ConfState: &raftpb.ConfState{Voters: slices.Clone(d.conf.GetVoters())},
-			Index:     new(uint64(1)),
-			Term:      new(uint64(1)),
-		}
+	d.dropFiles(d.newest().GetIndex() + 1)
+	if len(d.kept) > 0 {
+		found.Snapshot = proto.CloneOf(d.newest())
+		found.Entries = slices.Clone(d.entries[d.newest().GetIndex()-d.kept[0].GetIndex():])
+	}
+	if d.hard != nil {
 		found.Hard = cloneHardState(d.hard)
-		found.Entries = slices.Clone(d.entries)
 	}
 	return found, nil
 }
@@ -95,13 +99,13 @@ func (m *MemoryStorage) Load() (Recovered, error) {
 func (m *MemoryStorage) SaveIdentity(id Identity) error {
 	return m.held(func(d *memoryDisk) error {
 		switch {
-		case d.conf == nil && len(id.Members) > 0:
-			return errors.New("raftlock: save identity: members are set by Bootstrap")
-		case d.conf != nil:
+		case len(d.kept) == 0 && (len(id.Members) > 0 || id.Joined):
+			return errors.New("raftlock: save identity: members are set by Bootstrap and Join")
+		case len(d.kept) > 0:
 			want := *cloneIdentity(*d.identity)
 			want.Started = id.Started
 			if !sameIdentity(want, id) {
-				return errors.New("raftlock: save identity: only Started may change after Bootstrap")
+				return errors.New("raftlock: save identity: only Started may change once there are members")
 			}
 		}
 		d.identity = cloneIdentity(id)
@@ -112,28 +116,52 @@ func (m *MemoryStorage) SaveIdentity(id Identity) error {
 // Bootstrap implements Storage.
 func (m *MemoryStorage) Bootstrap(id Identity) error {
 	return m.held(func(d *memoryDisk) error {
-		_, member := id.Members[id.Name]
-		switch {
-		case d.identity == nil:
-			return errors.New("raftlock: bootstrap: no identity yet")
-		case d.conf != nil:
-			return errors.New("raftlock: bootstrap: done before")
-		case !member || id.ClusterID == 0:
-			return errors.New("raftlock: bootstrap: not a member, or no cluster")
+		if id.Joined {
+			return errors.New("raftlock: bootstrap: an identity that joined")
 		}
-		var voters []uint64
-		for _, member := range id.Members {
-			voters = append(voters, member.NodeID)
+		if err := d.begin(id); err != nil {
+			return fmt.Errorf("raftlock: bootstrap: %w", err)
 		}
-		slices.Sort(voters)
-		if voters[0] == 0 || len(slices.Compact(slices.Clone(voters))) != len(voters) {
-			return errors.New("raftlock: bootstrap: a node id is 0 or occurs twice")
-		}
-		d.identity = cloneIdentity(id)
-		d.conf = &raftpb.ConfState{Voters: voters}
-		d.hard = &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(0)), Commit: new(uint64(1))}
+		first := newborn(*d.identity)
+		d.kept, d.hard = []*raftpb.SnapshotMetadata{first.Snapshot}, cloneHardState(first.Hard)
 		return nil
 	})
+}
+
+// Join implements Storage.
+func (m *MemoryStorage) Join(id Identity) error {
+	return m.held(func(d *memoryDisk) error {
+		if !id.Joined {
+			return errors.New("raftlock: join: an identity that did not join")
+		}
+		if err := d.begin(id); err != nil {
+			return fmt.Errorf("raftlock: join: %w", err)
+		}
+		d.kept = []*raftpb.SnapshotMetadata{nothing()}
+		return nil
+	})
+}
+
+// begin sets the identity that a log is made for.
+func (d *memoryDisk) begin(id Identity) error {
+	_, member := id.Members[id.Name]
+	switch {
+	case d.identity == nil:
+		return errors.New("no identity yet")
+	case len(d.kept) > 0:
+		return errors.New("done before")
+	case !member || id.ClusterID == 0:
+		return errors.New("not a member, or no cluster")
+	}
+	seen := map[uint64]bool{0: true}
+	for _, member := range id.Members {
+		if seen[member.NodeID] {
+			return errors.New("a node id is 0 or occurs twice")
+		}
+		seen[member.NodeID] = true
+	}
+	d.identity = cloneIdentity(id)
+	return nil
 }
 
 // Append implements Storage. It refuses what no log may hold: a gap, a term
@@ -147,8 +175,8 @@ func (m *MemoryStorage) Append(hard *raftpb.HardState, entries []*raftpb.Entry) 
 		if hard == nil && len(entries) == 0 {
 			return nil
 		}
-		if d.conf == nil {
-			return errors.New("raftlock: append: no log before Bootstrap")
+		if len(d.kept) == 0 {
+			return errors.New("raftlock: append: no log yet")
 		}
 		return d.append(hard, entries)
 	})
@@ -158,26 +186,27 @@ func (d *memoryDisk) append(hard *raftpb.HardState, entries []*raftpb.Entry) err
 	if hard == nil {
 		hard = d.hard
 	}
-	log := d.entries
+	log, base := d.entries, d.kept[0].GetIndex()
 	for i, e := range entries {
-		last := uint64(len(log)) + 1
-		if i == 0 && e.GetIndex() > d.hard.GetCommit() && e.GetIndex() <= last {
-			log = slices.Clone(log[:e.GetIndex()-2])
+		last := base + uint64(len(log))
+		if i == 0 && e.GetIndex() > max(base, d.hard.GetCommit()) && e.GetIndex() <= last {
+			log = slices.Clone(log[:e.GetIndex()-base-1])
 			last = e.GetIndex() - 1
 		}
-		term := uint64(1)
+		term := d.kept[0].GetTerm()
 		if len(log) > 0 {
 			term = log[len(log)-1].GetTerm()
 		}
-		if e.GetIndex() != last+1 || e.GetTerm() < term || e.GetTerm() > hard.GetTerm() {
+		if base == 0 || e.GetIndex() != last+1 || e.GetTerm() < term || e.GetTerm() > hard.GetTerm() {
 			return fmt.Errorf("raftlock: append: entry %d of term %d after entry %d of term %d, in term %d with %d committed",
 				e.GetIndex(), e.GetTerm(), last, term, hard.GetTerm(), d.hard.GetCommit())
 		}
 		log = append(log, e)
 	}
-	if hard.GetTerm() < d.hard.GetTerm() || hard.GetCommit() < d.hard.GetCommit() || hard.GetCommit() > uint64(len(log))+1 {
+	last := base + uint64(len(log))
+	if hard.GetTerm() < d.hard.GetTerm() || hard.GetCommit() < d.hard.GetCommit() || hard.GetCommit() > last {
 		return fmt.Errorf("raftlock: append: state of term %d that commits %d, after term %d and %d; the last entry is %d",
-			hard.GetTerm(), hard.GetCommit(), d.hard.GetTerm(), d.hard.GetCommit(), len(log)+1)
+			hard.GetTerm(), hard.GetCommit(), d.hard.GetTerm(), d.hard.GetCommit(), last)
 	}
 	d.hard, d.entries = cloneHardState(hard), log
 	return nil
@@ -218,5 +247,6 @@ func cloneIdentity(id Identity) *Identity {
 // sameIdentity compares, no members and nil members being the same.
 func sameIdentity(a, b Identity) bool {
 	return maps.Equal(a.Members, b.Members) && a.Name == b.Name && a.ClusterName == b.ClusterName &&
-		a.Incarnation == b.Incarnation && a.ClusterID == b.ClusterID && a.Started == b.Started
+		a.Incarnation == b.Incarnation && a.ClusterID == b.ClusterID &&
+		a.Started == b.Started && a.Joined == b.Joined
 }

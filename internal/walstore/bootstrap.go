@@ -20,34 +20,47 @@ func (s *Store) Bootstrap(id raftlock.Identity) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	return s.final(s.bootstrap(id))
+	return s.final(s.bootstrap("bootstrap", id, false))
 }
 
-func (s *Store) bootstrap(id raftlock.Identity) error {
+// Join implements raftlock.Storage. It is Bootstrap with an empty log.
+func (s *Store) Join(id raftlock.Identity) error {
+	if err := s.usable(); err != nil {
+		return err
+	}
+	return s.final(s.bootstrap("join", id, true))
+}
+
+func (s *Store) bootstrap(act string, id raftlock.Identity, join bool) error {
 	switch {
 	case s.identity == nil:
-		return errors.New("bootstrap: no identity yet")
+		return fmt.Errorf("%s: no identity yet", act)
 	case len(s.identity.Members) > 0:
-		return errors.New("bootstrap: done before")
+		return fmt.Errorf("%s: done before", act)
+	case id.Joined != join:
+		return fmt.Errorf("%s: an identity with Joined: %t", act, id.Joined)
 	}
 	ids, err := voters(id)
 	if err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		return fmt.Errorf("%s: %w", act, err)
+	}
+	if join {
+		ids = nil
 	}
 	if err := s.removeUnfinished(); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		return fmt.Errorf("%s: %w", act, err)
 	}
 	made := filepath.Join(s.dir, newWALName)
 	h := header{clusterID: id.ClusterID, nodeID: id.Members[id.Name].NodeID}
-	if err := guard("bootstrap", func() error { return s.createWAL(made, h, ids) }); err != nil {
+	if err := guard(act, func() error { return s.createWAL(made, h, ids) }); err != nil {
 		return err
 	}
 	if err := os.Rename(made, s.walDir()); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		return fmt.Errorf("%s: %w", act, err)
 	}
 	s.trace("renamed wal")
 	if err := syncDir(s.dir); err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		return fmt.Errorf("%s: %w", act, err)
 	}
 	if err := s.writeIdentity(id); err != nil {
 		return err
@@ -67,8 +80,9 @@ func (s *Store) removeUnfinished() error {
 	return nil
 }
 
-// createWAL makes a durable log of the first state only. The hard state commits
-// the snapshot: etcd's code ignores one that is not committed.
+// createWAL makes a durable log of the first state only; of nothing, if there are
+// no voters. The hard state commits the snapshot: etcd's code ignores one that is
+// not committed.
 func (s *Store) createWAL(dir string, h header, ids []uint64) (err error) {
 	w, err := wal.Create(s.zap, dir, h.encode())
 	if err != nil {
@@ -77,6 +91,9 @@ func (s *Store) createWAL(dir string, h header, ids []uint64) (err error) {
 	s.wal = w // so that closeWAL closes it
 	defer func() { err = errors.Join(err, s.closeWAL()) }()
 	s.trace("created wal")
+	if len(ids) == 0 {
+		return syncDir(dir)
+	}
 	if err := w.SaveSnapshot(&walpb.Snapshot{
 		Index:     new(uint64(firstIndex)),
 		Term:      new(uint64(firstTerm)),

@@ -14,11 +14,13 @@ import (
 
 // The names within a data directory. Part of the disk format, do not change.
 const (
-	lockName     = "LOCK"
-	identityName = "member.json"
-	walName      = "wal"
-	newWALName   = "wal.new"
-	tmpSuffix    = ".tmp"
+	lockName       = "LOCK"
+	identityName   = "member.json"
+	walName        = "wal"
+	newWALName     = "wal.new"
+	snapshotsName  = "snapshots"
+	snapshotSuffix = ".snap"
+	tmpSuffix      = ".tmp"
 )
 
 // lockDir makes the directory durable if it is missing and takes its lock. The

@@ -22,12 +22,24 @@ import (
 type scan struct {
 	log    ledger
 	header header
-	conf   *raftpb.ConfState // of the snapshot that the log stands on; nil at first
+	marks  []mark // the snapshots that the log names, rising; those before an installed one are gone
+	born   *mark  // the first state, of a log that begins with it; nil otherwise
 
-	crc  uint32 // running
-	seen int    // records in this segment
+	seq     uint64 // of this segment
+	begins  bool   // this segment is the first one that there is
+	crc     uint32 // running
+	seen    int    // records in this segment
+	top     uint64 // the highest index so far, which may be higher than the last one's
+	pending *mark  // the record before this one, if it is a snapshot that is not of the log yet
 
 	torn *tear // nil: the log ends cleanly
+}
+
+// mark is a snapshot that a record names.
+type mark struct {
+	index, term uint64
+	conf        *raftpb.ConfState
+	seq         uint64 // of the segment that the record is in
 }
 
 // tear is where a crash left the newest segment: what lies behind the offset
@@ -58,23 +70,34 @@ func scanLog(dir string) (*scan, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read wal: %w", err)
 		}
-		if i > 0 && (seg.index == 0 || seg.index > s.log.last+1) {
-			return nil, corruptFile(seg.path, "begins with entry %d by its name, the entry before it is %d", seg.index, s.log.last)
+		switch {
+		case seg.seq == 0: // whose name listSegments knows
+		case i == 0:
+			s.top = seg.index
+		case seg.index == 0 || seg.index > s.top+1:
+			return nil, corruptFile(seg.path, "begins with entry %d by its name, the highest before it is %d", seg.index, s.top)
 		}
+		s.seq, s.begins = seg.seq, i == 0
 		if err := s.segment(seg.path, buf, i == len(segments)-1); err != nil {
 			return nil, err
 		}
 	}
 	last := segments[len(segments)-1]
-	if s.conf == nil || s.log.hard() == nil {
+	switch {
+	case len(s.marks) == 0 && segments[0].seq == 0:
+		return nil, corruptFile(last.path, "the log ends before its first state")
+	case len(s.marks) == 0:
+		return nil, corruptFile(segments[0].path, "the log begins with segment %d and names no snapshot: "+
+			"the segments before it are missing", segments[0].seq)
+	case s.log.hard() == nil && s.marks[0].index > 0:
 		return nil, corruptFile(last.path, "the log ends before its first state")
 	}
 	return s, nil
 }
 
 // listSegments returns the log's files in their order. They have to be numbered
-// from 0 without a gap. Other files are none of ours, but what only looks like a
-// segment would be read by etcd's code.
+// without a gap, but those before the oldest snapshot may be gone. Other files are
+// none of ours, but what only looks like a segment would be read by etcd's code.
 func listSegments(dir string) ([]segment, error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
@@ -94,7 +117,8 @@ func listSegments(dir string) ([]segment, error) {
 		seg := segment{path: path}
 		seg.seq, _ = strconv.ParseUint(match[1], 16, 64)
 		seg.index, _ = strconv.ParseUint(match[2], 16, 64)
-		if want := uint64(len(segments)); seg.seq != want {
+		if n := len(segments); n > 0 && seg.seq != segments[n-1].seq+1 {
+			want := segments[n-1].seq + 1
 			return nil, corruptFile(path, "segment %d where segment %d belongs: a file is missing or was renamed", seg.seq, want)
 		}
 		segments = append(segments, seg)
@@ -102,8 +126,8 @@ func listSegments(dir string) ([]segment, error) {
 	if len(segments) == 0 {
 		return nil, corruptFile(dir, "no segment of the log in it")
 	}
-	if segments[0].index != 0 {
-		return nil, corruptFile(segments[0].path, "the first segment begins with entry %d by its name", segments[0].index)
+	if first := segments[0]; (first.seq == 0) != (first.index == 0) {
+		return nil, corruptFile(first.path, "segment %d begins with entry %d by its name", first.seq, first.index)
 	}
 	return segments, nil
 }
@@ -153,10 +177,15 @@ func (s *scan) take(rec record) error {
 	if (rec.kind == wal.CrcType) != (s.seen == 0) || (rec.kind == wal.MetadataType) != (s.seen == 1) {
 		return fmt.Errorf("record %d of the segment is of type %d", s.seen, rec.kind)
 	}
+	if s.begins && s.seq > 0 && s.seen == 2 && rec.kind != wal.StateType {
+		return fmt.Errorf("the log begins with a record of type %d, and not with a state", rec.kind)
+	}
+	pending := s.pending
+	s.pending = nil // whatever this is, if it does not commit the snapshot, that one was given up
 	var err error
 	switch rec.kind {
 	case wal.CrcType:
-		if rec.crc != s.crc {
+		if rec.crc != s.crc && !(s.begins && s.seq > 0) {
 			err = fmt.Errorf("the segment follows on checksum %08x, the one before it ends with %08x", rec.crc, s.crc)
 		}
 	case wal.MetadataType:
@@ -164,7 +193,7 @@ func (s *scan) take(rec record) error {
 	case wal.SnapshotType:
 		err = s.takeSnapshot(rec.payload)
 	case wal.StateType:
-		err = s.takeState(rec.payload)
+		err = s.takeState(rec.payload, pending)
 	case wal.EntryType:
 		err = s.takeEntry(rec.payload)
 	default:
@@ -186,15 +215,25 @@ func (s *scan) takeHeader(payload []byte) error {
 	return nil
 }
 
-func (s *scan) takeState(payload []byte) error {
+// takeState accepts a state. One right behind the snapshot that it commits
+// completes an installation.
+func (s *scan) takeState(payload []byte, pending *mark) error {
 	v, err := numbers(payload, stateTags)
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
-	if s.conf == nil {
+	if s.seq == 0 && len(s.marks) == 0 {
 		return errors.New("a state before the first snapshot")
 	}
-	return s.log.state(v[0], v[1], v[2])
+	if pending == nil || v[2] < pending.index {
+		return s.log.state(v[0], v[1], v[2])
+	}
+	if !s.log.has(pending.index, pending.term) {
+		s.marks, s.born = nil, nil
+	}
+	s.marks = append(s.marks, *pending)
+	s.log, err = s.log.installed(pending.index, pending.term, [3]uint64(v[:3]))
+	return err
 }
 
 func (s *scan) takeEntry(payload []byte) error {
@@ -205,40 +244,77 @@ func (s *scan) takeEntry(payload []byte) error {
 	if v[0] > math.MaxInt32 {
 		return fmt.Errorf("entry of type %d", v[0])
 	}
+	s.top = max(s.top, v[2])
 	return s.log.entry(raftpb.EntryType(v[0]), v[1], v[2])
 }
 
-// takeSnapshot accepts the two snapshots that a log begins with.
+// takeSnapshot accepts the one or two snapshots that a log begins with, and
+// those that it was given later.
 func (s *scan) takeSnapshot(payload []byte) error {
 	if v, err := numbers(payload, baseTags); err == nil {
-		if s.log.runs != nil || v[0] != 0 || v[1] != 0 {
+		if s.seq != 0 || s.log.known() || v[0] != 0 || v[1] != 0 {
 			return fmt.Errorf("snapshot at index %d, term %d without members", v[0], v[1])
 		}
-		return s.log.snapshot(0, 0)
+		s.log.begin(0, 0)
+		s.marks = []mark{{conf: &raftpb.ConfState{}}}
+		return nil
 	}
 	v, err := numbers(payload, snapshotTags)
 	if err != nil {
 		return err
 	}
-	if s.conf != nil || v[0] != firstIndex || v[1] != firstTerm {
-		return fmt.Errorf("%w: a snapshot at index %d, term %d", raftlock.ErrUnknownFormat, v[0], v[1])
-	}
-	conf := &raftpb.ConfState{}
-	if err := proto.Unmarshal(payload[uint64(len(payload))-v[2]:], conf); err != nil {
+	m := mark{index: v[0], term: v[1], conf: &raftpb.ConfState{}, seq: s.seq}
+	if err := proto.Unmarshal(payload[uint64(len(payload))-v[2]:], m.conf); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	s.conf = conf
-	return s.log.snapshot(v[0], v[1])
+	if len(m.conf.ProtoReflect().GetUnknown()) > 0 {
+		return fmt.Errorf("%w: a field of a configuration", raftlock.ErrUnknownFormat)
+	}
+	return s.takeMark(m)
+}
+
+// takeMark judges a snapshot by the log before it. One that is not committed is
+// a snapshot that is being installed, if the next record commits it; if not, the
+// process died before that, and it counts for nothing.
+func (s *scan) takeMark(m mark) error {
+	newest := uint64(0)
+	if n := len(s.marks); n > 0 {
+		newest = s.marks[n-1].index
+	}
+	s.top = max(s.top, m.index)
+	switch fresh := s.seq == 0 && s.log.known() && s.log.last == 0 && s.log.term == 0; {
+	case fresh && m.index == firstIndex && m.term == firstTerm:
+		s.log.begin(m.index, m.term)
+		s.marks, s.born = []mark{m}, &m
+	case m.index <= firstIndex || m.term == 0 || s.seq == 0 && len(s.marks) == 0:
+		return fmt.Errorf("a snapshot at index %d, term %d", m.index, m.term)
+	case m.index > s.log.commit:
+		s.pending = &m
+	case m.index < newest:
+		return fmt.Errorf("a snapshot at index %d after one at %d", m.index, newest)
+	case s.log.known() && s.log.from() <= m.index && !s.log.has(m.index, m.term):
+		return fmt.Errorf("a snapshot at index %d, term %d, where the log has term %d", m.index, m.term, s.log.termOf(m.index))
+	case m.index == newest: // named once more
+		s.marks[len(s.marks)-1] = m
+	default:
+		s.marks = append(s.marks, m)
+	}
+	return nil
 }
 
 // belongsTo checks that the log is the one that goes with an identity.
-func (s *scan) belongsTo(h header, voters []uint64) error {
+func (s *scan) belongsTo(h header, voters []uint64, joined bool) error {
 	if s.header != h {
 		return fmt.Errorf("the log is of node %x in cluster %x, %s of node %x in cluster %x",
 			s.header.nodeID, s.header.clusterID, identityName, h.nodeID, h.clusterID)
 	}
-	if !proto.Equal(s.conf, &raftpb.ConfState{Voters: voters}) {
-		return fmt.Errorf("the log begins with the members %x, %s has %x", s.conf.GetVoters(), identityName, voters)
+	switch {
+	case s.born == nil && !joined && s.marks[0].index <= firstIndex:
+		return errors.New("the log ends before its first state")
+	case s.born != nil && joined:
+		return fmt.Errorf("the log begins with members, %s is of one that joined later", identityName)
+	case s.born != nil && !proto.Equal(s.born.conf, &raftpb.ConfState{Voters: voters}):
+		return fmt.Errorf("the log begins with the members %x, %s has %x", s.born.conf.GetVoters(), identityName, voters)
 	}
 	return nil
 }

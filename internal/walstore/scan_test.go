@@ -165,7 +165,7 @@ func TestLoadNamesANewerFormat(t *testing.T) {
 	beginAfterHeader(header, testConf())
 	snapshot := &logWriter{}
 	snapshot.begin()
-	snapshot.record(5, payload(0x08, uint64(9), 0x10, uint64(1), 0x1a, testConf()))
+	snapshot.record(5, payload(0x08, uint64(9), 0x10, uint64(1), 0x1a, testConf()+"\x38\x01"))
 	snapshot.state(1, 0, 9)
 	for name, w := range map[string]*logWriter{"header": header, "snapshot": snapshot} {
 		_, err := tryLoad(t, writeDir(t, map[string][]byte{firstSegment: w.buf}))

@@ -3,6 +3,7 @@ package walstore
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -11,7 +12,6 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"go.etcd.io/etcd/server/v3/storage/wal"
-	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
@@ -48,26 +48,40 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Store is a raftlock.Storage in a directory. As that says, it is used from one
-// goroutine at a time, and any error but Load's is final: every later call
-// returns that first one again, Close excepted. No call panics or ends the
-// process, whatever the directory holds.
+// Store is a raftlock.Storage in a directory. That says which calls may run
+// beside others and which errors are final: after one of these every later call
+// returns it again, Close excepted. No call panics or ends the process, whatever
+// the directory holds.
 type Store struct {
 	dir  string
 	log  *slog.Logger
 	zap  *zap.Logger
 	lock *fileutil.LockedFile
 
-	loaded, closed bool
-	failed         error // the first error; final
-
 	identity *raftlock.Identity // as on disk; nil when there is none
 	wal      *wal.WAL           // nil until there is a log
 	ledger   ledger             // of wal
+	kept     []mark             // the snapshots that the log can stand on, rising
+
+	// check judges a snapshot file from its beginning to its end.
+	check func(io.Reader) (*raftpb.SnapshotMetadata, error)
+
+	// mu guards what snapshots need that are written and read beside the log.
+	// It is held over a rename, an fsync of a directory and an open, never over
+	// the writing or reading of a file.
+	mu struct {
+		sync.Mutex
+		loaded, closed bool
+		failed         error           // the first error; final
+		files          map[uint64]mark // the good snapshot files by index; nil before there is a log
+		begun          uint64          // how many files were begun, for their names
+	}
 
 	// trace is told of each durable step, so that tests can look at the disk
-	// there.
+	// there; fault, if set, of each step of a snapshot before it is done, and
+	// an error of it is as if that step had failed.
 	trace func(step string)
+	fault func(step string) error
 }
 
 // Open takes the directory's lock, making the directory if need be, and reads
@@ -86,31 +100,38 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{
+	s := &Store{
 		dir:   cfg.Dir,
 		log:   cfg.Logger,
 		zap:   newZap(cfg.Logger),
 		lock:  lock,
+		check: checkSnapshot,
 		trace: func(string) {},
-	}, nil
+	}
+	return s, nil
 }
 
 // Load implements raftlock.Storage. It reads the whole log twice: once to judge
 // it, once through etcd's code. After an error only Close is of use.
 func (s *Store) Load() (raftlock.Recovered, error) {
-	switch {
-	case s.closed:
-		return raftlock.Recovered{}, errClosed
-	case s.loaded:
-		return raftlock.Recovered{}, errNotLoaded
-	}
-	s.loaded = true
-	found, err := s.load()
-	if err != nil {
-		s.failed = err
+	if err := s.beginLoad(); err != nil {
 		return raftlock.Recovered{}, err
 	}
-	return found, nil
+	found, err := s.load()
+	return found, s.final(err)
+}
+
+func (s *Store) beginLoad() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.mu.closed:
+		return errClosed
+	case s.mu.loaded:
+		return errNotLoaded
+	}
+	s.mu.loaded = true
+	return nil
 }
 
 func (s *Store) load() (raftlock.Recovered, error) {
@@ -167,10 +188,10 @@ func (s *Store) saveIdentity(id raftlock.Identity) error {
 		want := *s.identity
 		want.Started = id.Started
 		if !sameIdentity(want, id) {
-			return errors.New("save identity: only Started may change after Bootstrap")
+			return errors.New("save identity: only Started may change once there are members")
 		}
-	} else if len(id.Members) > 0 {
-		return errors.New("save identity: members are set by Bootstrap")
+	} else if len(id.Members) > 0 || id.Joined {
+		return errors.New("save identity: members are set by Bootstrap and Join")
 	}
 	return s.writeIdentity(id)
 }
@@ -201,7 +222,7 @@ func (s *Store) Append(hard *raftpb.HardState, entries []*raftpb.Entry) error {
 		return nil
 	}
 	if s.wal == nil {
-		return s.final(errors.New("append: no log before Bootstrap"))
+		return s.final(errors.New("append: no log yet"))
 	}
 	return s.final(guard("append", func() error { return s.append(hard, entries) }))
 }
@@ -238,10 +259,13 @@ func (s *Store) save(hard *raftpb.HardState, entries []*raftpb.Entry) error {
 // Close implements raftlock.Storage. It ends the goroutine of the log and lets
 // go of the lock, whatever failed before.
 func (s *Store) Close() error {
-	if s.closed {
+	s.mu.Lock()
+	closed := s.mu.closed
+	s.mu.closed = true
+	s.mu.Unlock()
+	if closed {
 		return nil
 	}
-	s.closed = true
 	return errors.Join(s.closeWAL(), s.lock.Close())
 }
 
@@ -254,7 +278,10 @@ func (s *Store) closeWAL() error {
 	}
 	w := s.wal
 	s.wal = nil
-	if s.failed != nil {
+	s.mu.Lock()
+	failed := s.mu.failed
+	s.mu.Unlock()
+	if failed != nil {
 		w.SetUnsafeNoFsync()
 	}
 	err := guard("close wal", w.Close)
@@ -267,12 +294,18 @@ func (s *Store) closeWAL() error {
 
 // usable tells whether a call may go on.
 func (s *Store) usable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.usableLocked()
+}
+
+func (s *Store) usableLocked() error {
 	switch {
-	case s.closed:
+	case s.mu.closed:
 		return errClosed
-	case s.failed != nil:
-		return s.failed
-	case !s.loaded:
+	case s.mu.failed != nil:
+		return s.mu.failed
+	case !s.mu.loaded:
 		return errNotLoaded
 	}
 	return nil
@@ -280,124 +313,12 @@ func (s *Store) usable() error {
 
 // final remembers the first error.
 func (s *Store) final(err error) error {
-	if s.failed == nil {
-		s.failed = err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.failed == nil {
+		s.mu.failed = err
 	}
 	return err
-}
-
-// openWAL judges the log, repairs a torn end, opens it, and reads it.
-func (s *Store) openWAL() (raftlock.Recovered, error) {
-	found, err := s.scanWAL()
-	if err != nil {
-		return raftlock.Recovered{}, err
-	}
-	if t := found.torn; t != nil {
-		s.log.Warn("wal: cutting off a write that a crash has torn; it was never acknowledged",
-			"path", t.path, "offset", t.offset)
-		if err := t.repair(); err != nil {
-			return raftlock.Recovered{}, err
-		}
-	}
-	if err := s.removeAllocated(); err != nil {
-		return raftlock.Recovered{}, err
-	}
-	entries, err := s.readWAL(found)
-	if err != nil {
-		return raftlock.Recovered{}, errors.Join(err, s.closeWAL())
-	}
-	s.ledger = found.log
-	return raftlock.Recovered{
-		Identity: cloneIdentity(*s.identity),
-		Snapshot: &raftpb.SnapshotMetadata{
-			ConfState: found.conf,
-			Index:     new(uint64(firstIndex)),
-			Term:      new(uint64(firstTerm)),
-		},
-		Hard:    found.log.hard(),
-		Entries: entries,
-	}, nil
-}
-
-func (s *Store) scanWAL() (*scan, error) {
-	ids, err := voters(*s.identity)
-	if err != nil {
-		return nil, corrupt(s.identityPath(), err)
-	}
-	found, err := scanLog(s.walDir())
-	if err != nil {
-		return nil, err
-	}
-	if err := found.belongsTo(s.header(), ids); err != nil {
-		return nil, corrupt(s.walDir(), err)
-	}
-	return found, nil
-}
-
-// removeAllocated removes segments that were being made when a process died.
-// etcd's code takes such a file as it is and writes over its beginning only.
-func (s *Store) removeAllocated() error {
-	left, err := os.ReadDir(s.walDir())
-	if err != nil {
-		return fmt.Errorf("read wal: %w", err)
-	}
-	for _, file := range left {
-		if filepath.Ext(file.Name()) != tmpSuffix {
-			continue
-		}
-		if err := os.Remove(filepath.Join(s.walDir(), file.Name())); err != nil {
-			return fmt.Errorf("remove unused segment: %w", err)
-		}
-	}
-	return nil
-}
-
-// readWAL opens the log for writing and returns its entries. What it returns is
-// durable: an earlier process may have died between write and fsync.
-func (s *Store) readWAL(found *scan) (entries []*raftpb.Entry, err error) {
-	err = guard("open wal", func() (err error) {
-		at := &walpb.Snapshot{Index: new(uint64(firstIndex)), Term: new(uint64(firstTerm))}
-		s.wal, err = wal.Open(s.zap, s.walDir(), at)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	var hard *raftpb.HardState
-	err = guard("read wal", func() (err error) {
-		if _, hard, entries, err = s.wal.ReadAll(); err != nil {
-			return err
-		}
-		return errors.Join(s.wal.Sync(), syncDir(s.walDir()), syncDir(s.dir))
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := sameLog(found.log, hard, entries); err != nil {
-		return nil, corrupt(s.walDir(), err)
-	}
-	for _, e := range entries {
-		if len(e.Data) == 0 {
-			e.Data = nil // as it was given, see fullEntry
-		}
-	}
-	return entries, nil
-}
-
-// sameLog holds what etcd's code read against what was judged.
-func sameLog(l ledger, hard *raftpb.HardState, entries []*raftpb.Entry) error {
-	if hard.GetTerm() != l.term || hard.GetVote() != l.vote || hard.GetCommit() != l.commit {
-		return fmt.Errorf("read twice, state {%v}, then term %d, vote %d, commit %d", hard, l.term, l.vote, l.commit)
-	}
-	if uint64(len(entries)) != l.last-l.base {
-		return fmt.Errorf("read twice, %d entries, then %d", len(entries), l.last-l.base)
-	}
-	for i, e := range entries {
-		if index := l.base + 1 + uint64(i); e.GetIndex() != index || e.GetTerm() != l.termOf(index) {
-			return fmt.Errorf("read twice, entry %d of term %d, then %d of term %d", e.GetIndex(), e.GetTerm(), index, l.termOf(index))
-		}
-	}
-	return nil
 }
 
 func (s *Store) header() header {
@@ -405,4 +326,5 @@ func (s *Store) header() header {
 }
 
 func (s *Store) walDir() string       { return filepath.Join(s.dir, walName) }
+func (s *Store) snapshotDir() string  { return filepath.Join(s.dir, snapshotsName) }
 func (s *Store) identityPath() string { return filepath.Join(s.dir, identityName) }

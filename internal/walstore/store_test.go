@@ -43,6 +43,7 @@ func open(tb testing.TB, dir string) *Store {
 	if err != nil {
 		tb.Fatalf("Open: %v", err)
 	}
+	s.check = storagetest.CheckSnapshot
 	tb.Cleanup(func() { _ = s.Close() })
 	return s
 }

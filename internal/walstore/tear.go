@@ -79,13 +79,15 @@ func zeroSector(buf []byte, at int) bool {
 }
 
 // laterWrite tells whether, somewhere behind an offset, a write was begun after
-// one that an entry belongs to. Entries and their state are one write, which is
-// durable before the next is begun, so that something after a state after an
-// entry proves that all before it was durable once. A state alone proves
-// nothing: one that only commits is not waited for.
+// one that an entry or a snapshot belongs to. Entries and their state are one
+// write, a snapshot is one by itself, and both are durable before the next is
+// begun; so that something after a state after an entry, or after a snapshot,
+// proves that all before it was durable once. A state alone proves nothing: one
+// that only commits is not waited for.
 func laterWrite(buf []byte, from int, head []byte) bool {
 	first, _, _ := readBody(head)
 	afterEntry := first.kind == wal.EntryType
+	afterSnapshot := first.kind == wal.SnapshotType
 	for at := from; at+frameSize < len(buf); {
 		if buf[at+frameSize] != 0x08 { // not even the first tag; most are not
 			at += frameSize
@@ -96,7 +98,7 @@ func laterWrite(buf []byte, from int, head []byte) bool {
 			at += frameSize
 			continue
 		}
-		end, proof := followWrites(buf, rec, afterEntry)
+		end, proof := followWrites(buf, rec, afterEntry, afterSnapshot)
 		if proof {
 			return true
 		}
@@ -105,28 +107,40 @@ func laterWrite(buf []byte, from int, head []byte) bool {
 	return false
 }
 
-// followWrites goes on from a record for as long as checksums agree.
-func followWrites(buf []byte, rec record, entry bool) (end int, proof bool) {
-	for state := false; ; {
-		if state {
+// followWrites goes on from a record for as long as checksums agree. entry: an
+// entry came before; whole: a write that is waited for did.
+func followWrites(buf []byte, rec record, entry, whole bool) (end int, proof bool) {
+	for known := knownForm(rec); ; known = knownForm(rec) {
+		if known && whole {
 			return rec.end, true
 		}
-		_, entryErr := numbers(rec.payload, entryTags)
-		_, stateErr := numbers(rec.payload, stateTags)
 		switch {
-		case rec.kind == wal.EntryType && entryErr == nil:
-			entry = true
-		case rec.kind == wal.StateType && stateErr == nil:
-			state = entry
-		default:
+		case !known:
 			return rec.end, false
+		case rec.kind == wal.EntryType:
+			entry = true
+		case rec.kind == wal.StateType:
+			whole = entry
+		case rec.kind == wal.SnapshotType:
+			whole = true
 		}
 		next, err := readRecord(buf, rec.end)
 		if err != nil || !next.follows(rec.crc) {
 			return rec.end, false
 		}
+		if whole {
+			return next.end, true
+		}
 		rec = next
 	}
+}
+
+// knownForm tells whether a record has the form of one that is written within a
+// segment.
+func knownForm(rec record) bool {
+	tags := map[int64][]byte{wal.EntryType: entryTags, wal.StateType: stateTags, wal.SnapshotType: snapshotTags}[rec.kind]
+	_, err := numbers(rec.payload, tags)
+	return tags != nil && err == nil
 }
 
 // repair cuts off what lies behind the offset. The file keeps its size: etcd's

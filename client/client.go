@@ -11,7 +11,7 @@ import "context"
 // to the caller.
 //
 // Any call may end with ErrInvalidArgument (a field is out of bounds; nothing
-// was sent), ErrLeaderUnavailable (no leader within the time that the call
+// was changed), ErrLeaderUnavailable (no leader within the time that the call
 // has), ErrUnavailable (no member can be reached), ErrTimeout, ErrRateLimit
 // (the cluster is at a limit; try later) or ErrClientClosed. What else to
 // expect stands with each method.

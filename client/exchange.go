@@ -23,7 +23,7 @@ const (
 	minWait = time.Millisecond
 	// settled is how long an attempt must have lasted to have been in a queue
 	// for certain, so that its connection's end is an interrupted wait.
-	settled = time.Second
+	settled = 100 * time.Millisecond
 )
 
 // course is what a call knows of its attempts.

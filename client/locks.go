@@ -22,30 +22,42 @@ const pageSize = 1000
 //	}
 func Locks(ctx context.Context, c RaftLockClient, filter *LockFilter) iter.Seq2[*LockInfo, error] {
 	return func(yield func(*LockInfo, error) bool) {
-		req := GetLocksRequest{Filter: filter, Limit: pageSize}
-		for {
-			page, err := c.GetLocks(ctx, &req)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, lock := range page.Locks {
-				if lock.LockID <= req.StartAfter {
-					continue // a client that does not know StartAfter
-				}
+		req := &GetLocksRequest{Filter: filter, Limit: pageSize}
+		for more := true; more; {
+			var page []*LockInfo
+			var err error
+			page, more, err = turnPage(ctx, c, req)
+			for _, lock := range page {
 				if !yield(lock, nil) {
 					return
 				}
 			}
-			if !page.HasMore || len(page.Locks) == 0 {
+			if err != nil {
+				yield(nil, err)
 				return
 			}
-			last := page.Locks[len(page.Locks)-1].LockID
-			if last <= req.StartAfter { // it would never end
-				yield(nil, pagesRepeat().err("GetLocks"))
-				return
-			}
-			req.StartAfter = last
 		}
 	}
+}
+
+// turnPage reads the locks behind req.StartAfter, moves that on, and reports
+// whether there are more. A client that does not know StartAfter may repeat
+// locks, which are dropped; one that repeats them only would never end.
+func turnPage(ctx context.Context, c RaftLockClient, req *GetLocksRequest) (page []*LockInfo, more bool, err error) {
+	res, err := c.GetLocks(ctx, req)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, lock := range res.Locks {
+		if lock.LockID > req.StartAfter {
+			page = append(page, lock)
+		}
+	}
+	switch {
+	case len(page) > 0:
+		req.StartAfter = page[len(page)-1].LockID
+	case res.HasMore && len(res.Locks) > 0:
+		return nil, false, pagesRepeat().err("GetLocks")
+	}
+	return page, res.HasMore && len(page) > 0, nil
 }

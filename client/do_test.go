@@ -320,8 +320,9 @@ func TestHooks(t *testing.T) {
 			return h, nil
 		}
 		ran := 0
-		work := func(context.Context) error { ran++; return nil }
-		equal(t, "DoWithLock", ways["DoWithLock"](t.Context(), m, work), nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		work := func(context.Context) error { ran++; cancel(); return nil }
+		equal(t, "DoWithLock", ways["DoWithLock"](ctx, m, work), nil)
 		equal(t, "the calls", h.told, "acquire 30s false, close, ")
 
 		h.told = ""
@@ -371,6 +372,13 @@ func (h *spy) Renew(_ context.Context, ttl time.Duration) error {
 }
 
 func (h *spy) Release(context.Context) error { h.told += "release, "; return nil }
-func (h *spy) Close(context.Context) error   { h.told += "close, "; return nil }
 func (h *spy) IsHeld() bool                  { return h.held }
 func (h *spy) Lock() *client.Lock            { return &client.Lock{} }
+
+func (h *spy) Close(ctx context.Context) error {
+	h.told += "close, "
+	if _, bounded := ctx.Deadline(); ctx.Err() != nil || !bounded {
+		h.told += "without a time of its own, "
+	}
+	return nil
+}

@@ -123,9 +123,6 @@ func (h *lockHandle) Acquire(ctx context.Context, ttl time.Duration, wait bool) 
 	if h.open.Err() != nil {
 		return shutError(op)
 	}
-	if h.IsHeld() {
-		return h.heldError()
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(h.open, func() { cancel(errShut) })()

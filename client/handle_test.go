@@ -67,6 +67,15 @@ func TestHandle(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, "the end, renewed for less", time.Until(h.Lock().ExpiresAt), time.Hour)
+		m.onRenew(func(_ context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
+			late := &client.Lock{LockID: "a", OwnerID: "me", Version: req.Version, ExpiresAt: m.Clock().Now().Add(time.Second)}
+			return &client.RenewResult{Renewed: true, Lock: late}, nil // overtaken by the longer one
+		})
+		if err := h.Renew(t.Context(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		m.onRenew(nil)
+		equal(t, "the end after a late answer", time.Until(h.Lock().ExpiresAt), time.Hour)
 		time.Sleep(30 * time.Minute)
 		equal(t, "IsHeld after half an hour", h.IsHeld(), true)
 

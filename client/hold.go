@@ -93,6 +93,8 @@ type Held struct {
 // A client that is closed under a hold can neither renew nor release; the hold
 // is told so at the next renewal, and ends as lost.
 //
+// A hold has one goroutine of its own and one timer, which end with it.
+//
 // Errors: those of RaftLockClient.Acquire, and an error around ErrLockLost when
 // the grant was over by the time that this process heard of it.
 func Hold(ctx context.Context, c RaftLockClient, lockID string, opts ...HoldOption) (*Held, error) {

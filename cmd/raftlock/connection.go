@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,7 @@ type connection struct {
 	endpoints             []string
 	secure, insecure      bool
 	ca, cert, key, server string
+	timeout               time.Duration // of each call; 0 is the client's own
 }
 
 // register adds the flags; each can come from the environment too.
@@ -35,9 +38,20 @@ func (c *connection) register(cmd *cobra.Command) {
 	fromEnvironment(cmd, "endpoints", "tls", "ca", "cert", "key", "server-name", "insecure")
 }
 
+// registerTimeout adds the bound of a command that makes a call or two.
+func (c *connection) registerTimeout(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&c.timeout, "timeout", 10*time.Second, "how `long` the cluster may take to answer")
+	fromEnvironment(cmd, "timeout")
+}
+
 // config is a client's configuration for all endpoints.
 func (c *connection) config() (client.Config, error) {
 	cfg := client.DefaultClientConfig()
+	if c.timeout < 0 {
+		return client.Config{}, misuse("--timeout %v must not be negative", c.timeout)
+	} else if c.timeout > 0 {
+		cfg.RequestTimeout = c.timeout
+	}
 	for _, endpoint := range c.endpoints {
 		if endpoint = strings.TrimSpace(endpoint); endpoint != "" {
 			cfg.Endpoints = append(cfg.Endpoints, endpoint)
@@ -96,6 +110,10 @@ func (c *connection) dial() (client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return dial(cfg)
+}
+
+func dial(cfg client.Config) (client.Client, error) {
 	locks, err := client.Dial(cfg)
 	if fault, ok := errors.AsType[*client.ValidationError](err); ok {
 		return nil, misuse("--endpoints: %v %s", fault.Value, fault.Message)
@@ -121,6 +139,8 @@ func (c *connection) explain(err error) error {
 	return errors.New(reason(err))
 }
 
+var dialling = regexp.MustCompile(`connection error: desc = "transport: Error while dialing: ([^"]*)"`)
+
 // reason is what a client's error says, without what is for programs.
 func reason(err error) string {
 	if e, ok := errors.AsType[*client.ClientError](err); ok {
@@ -130,7 +150,7 @@ func reason(err error) string {
 	for _, known := range []error{client.ErrUnavailable, client.ErrLeaderUnavailable} { // which the caller has said
 		text = strings.TrimPrefix(text, known.Error()+": ")
 	}
-	return text
+	return dialling.ReplaceAllString(text, "$1")
 }
 
 func isLoopback(address string) bool {

@@ -2,6 +2,8 @@
 // does.
 //
 //	raftlock lock NAME -- COMMAND    run a command while holding a lock
+//	raftlock ls, get, release        look at locks, give them back, take them away
+//	raftlock status                  ask every member how it is
 //	raftlock demo                    a cluster of three in one process: tokens, a
 //	                                 queue, a leader that dies, a stale token that
 //	                                 is refused
@@ -19,6 +21,8 @@
 // errors are told; connection.go finds the cluster, environment.go has flags read
 // from the environment. lock.go is the command lock, around package supervise,
 // witness.go what it learns from renewals, signals_*.go the signals it takes.
+// ls.go, get.go, release.go and status.go are the commands of those names, view.go
+// how locks are shown.
 // demo.go is the demo's script, trio.go its cluster, links.go the connections that
 // it can cut, stage.go how it talks; version.go is the version.
 package main

@@ -161,9 +161,12 @@ func (l *locking) run(cmd *cobra.Command) (err error) {
 	}
 	signal.Notify(signals, passedOn()...)
 	result, err := supervise.Run(l.spec(path, held, w, signals))
-	l.release(held)
-	if err != nil {
+	loss := l.release(held)
+	switch {
+	case err != nil:
 		return notRun(err)
+	case result.Reason == supervise.ByItself && loss != nil:
+		return loss
 	}
 	return l.ended(cmd.Context(), result, held)
 }
@@ -207,7 +210,7 @@ func (l *locking) acquire(ctx context.Context, cancel func(), w *witness, signal
 		case sig := <-signals:
 			cancel()
 			if o := <-done; o.held != nil {
-				l.release(o.held)
+				_ = l.release(o.held) // nothing was done under it
 			}
 			return nil, &exit{exitSignal + number(sig), fmt.Errorf("%v while waiting for the lock %s", sig, l.name)}
 		case <-told.C:
@@ -275,7 +278,7 @@ func (l *locking) spec(path string, held *client.Held, w *witness, signals <-cha
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Name: l.name, End: w.first(), Ends: w.ends, Lost: held.Done(),
 		Grace: l.grace, Guard: l.guard(), Signals: signals, Adopt: true,
-		Notice: func(sentence string) { l.say("%s", sentence) },
+		Notice: func(sentence string) { fmt.Fprintln(l.log); l.say("%s", sentence) }, // ^Z stands in its line
 	}
 }
 
@@ -303,14 +306,22 @@ func notRun(err error) error {
 	return &exit{exitOwnFault, err}
 }
 
-// release gives the lock back. That it could not is no reason to change the
-// command's exit code: it lapses.
-func (l *locking) release(held *client.Held) {
+// release gives the lock back. That the cluster cannot be reached for it is no
+// reason to change the command's exit code: the lock lapses. That there is none
+// to give back is, as somebody has taken it away while the command ran.
+func (l *locking) release(held *client.Held) error {
 	ctx, cancel := context.WithTimeout(context.Background(), min(l.ttl, 5*time.Second))
 	defer cancel()
-	if err := held.Release(ctx); err != nil && !errors.Is(err, client.ErrLockLost) && !errors.Is(err, client.ErrNotLockOwner) {
+	err := held.Release(ctx)
+	for _, gone := range []error{client.ErrLockLost, client.ErrNotLockOwner, client.ErrVersionMismatch, client.ErrLockNotFound} {
+		if errors.Is(err, gone) {
+			return &exit{exitLost, fmt.Errorf("the lock %s was lost before the command had ended: another may have had it meanwhile", l.name)}
+		}
+	}
+	if err != nil {
 		l.say("the lock %s could not be released: %s; it will be free within %v", l.name, reason(err), l.ttl)
 	}
+	return nil
 }
 
 // ended is how the command has ended.

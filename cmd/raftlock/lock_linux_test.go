@@ -343,19 +343,28 @@ func TestLockTakeover(t *testing.T) {
 	})
 }
 
-// A lock that an operator takes away ends its command.
+// A lock that an operator takes away ends its command; a command that ends before
+// that is noticed has not held it throughout.
 func TestLockTakenAway(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 3, nil)
-	dir := t.TempDir()
-	p := f.raftlock("lock", "a", "--ttl", "2s", "--", "sh", "-c", "touch "+dir+"/ready; exec sleep 60").start()
-	eventually(t, "the command runs", func() bool { return exists(filepath.Join(dir, "ready")) })
-	info := f.info("a")
-	_, err := f.client().Release(t.Context(), &client.ReleaseRequest{LockID: "a", ClientID: info.OwnerID, Version: info.Version})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if code := p.end(); code != exitLost || !strings.Contains(p.err.String(), "the lock a was lost") {
-		t.Errorf("exit code %d: %s", code, p.err.String())
+	for ttl, says := range map[string]string{
+		"2s": "the lock a was lost (",
+		"1h": "the lock a was lost before the command had ended",
+	} {
+		dir := t.TempDir()
+		p := f.raftlock("lock", "a", "--ttl", ttl, "--", "sh", "-c", "touch "+dir+"/ready; until test -e "+dir+"/go; do sleep 0.05; done").start()
+		eventually(t, "the command runs", func() bool { return exists(filepath.Join(dir, "ready")) })
+		info := f.info("a")
+		_, err := f.client().Release(t.Context(), &client.ReleaseRequest{LockID: "a", ClientID: info.OwnerID, Version: info.Version})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ttl == "1h" {
+			touch(t, filepath.Join(dir, "go"))
+		}
+		if code := p.end(); code != exitLost || !strings.Contains(p.err.String(), says) {
+			t.Errorf("exit code %d: %s", code, p.err.String())
+		}
 	}
 }

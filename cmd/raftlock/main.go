@@ -44,12 +44,17 @@ func rootCommand() *cobra.Command {
 		Use:   "raftlock",
 		Short: "Distributed locks with fencing tokens, on raft",
 		Long: "raftlock is a lock cluster that a Go service carries in its own process.\n" +
-			"This command shows one at work: run `raftlock demo`.",
+			"This command takes its locks for other programs, looks at it, and shows one at\n" +
+			"work: run `raftlock demo`.",
+		Example:           "  raftlock lock nightly-report -- ./report\n  raftlock ls\n  raftlock status",
 		Version:           version(),
 		SilenceErrors:     true, // run prints the error, once
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.AddCommand(demoCommand(), lockCommand(), versionCommand())
+	root.AddCommand(
+		lockCommand(), lsCommand(), getCommand(), releaseCommand(), statusCommand(),
+		demoCommand(), versionCommand(),
+	)
 	return root
 }

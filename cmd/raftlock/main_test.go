@@ -100,14 +100,19 @@ func TestDemo(t *testing.T) {
 	if code != exitDone || errOut != "" {
 		t.Fatalf("exit %d: %s\n%s", code, errOut, out.String())
 	}
-	golden := filepath.Join("testdata", "demo.txt")
-	got := steady(out.String())
+	golden(t, "demo.txt", steady(out.String()))
+}
+
+// golden holds what was said to what a file of testdata says.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
 	if *rewrite {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(golden)
+	want, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}

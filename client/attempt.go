@@ -105,7 +105,8 @@ func (c *remote) attempt(ctx context.Context, x *exchange, e *endpoint, message 
 	}
 	if err != nil {
 		f := failureOfStatus(err, sent)
-		if ctx.Err() != nil && f.code == pb.ErrorCode_TIMEOUT && !x.wait && x.took >= suspectAfter {
+		stopped := ctx.Err() != nil && f.code == pb.ErrorCode_TIMEOUT && !x.wait && x.took >= suspectAfter
+		if stopped || f.unfit {
 			c.endpoints.suspect(e)
 		}
 		return f

@@ -320,6 +320,41 @@ func TestTimeEndsBetweenPasses(t *testing.T) {
 	})
 }
 
+// A member that is cut off from the others keeps each call for a while, and then
+// says that it knows no leader: the next calls go elsewhere first.
+func TestAMemberThatCannotServeComesLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		cut := f.member(n1, func(context.Context, string, proto.Message) (proto.Message, error) {
+			time.Sleep(5 * time.Second)
+			return nil, noLeader()
+		})
+		c := f.client(nil, n1, n2)
+		c.endpoints.choose(t.Context(), laneCalls, false, false)
+		good := f.member(n2, nil)
+		time.Sleep(maxReconnect)
+		begun := time.Now()
+		for range 5 {
+			if _, err := c.Acquire(t.Context(), acquireReq()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(begun); took != 5*time.Second || len(cut.acquires()) != 1 || len(good.acquires()) != 5 {
+			t.Errorf("took %v, and %d calls went to the member that is cut off", took, len(cut.acquires()))
+		}
+		cut.script = yes // it is back, and was elected
+		good.leader, cut.leader = n1, n1
+		for range 3 {
+			if _, err := c.Acquire(t.Context(), acquireReq()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(cut.acquires()) != 3 {
+			t.Errorf("%d calls went to the new leader", len(cut.acquires())-1)
+		}
+	})
+}
+
 // silent never answers.
 func silent(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
 	if method == "CancelWait" {

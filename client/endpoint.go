@@ -2,6 +2,7 @@ package client
 
 import (
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -66,8 +67,16 @@ const maxReconnect = 3 * time.Second
 // certificate is checked against what the caller wrote.
 func newEndpoint(cfg *Config, tap *wiretap, name, addr string) (*endpoint, error) {
 	e := &endpoint{name: name, addr: addr}
+	target, options := "passthrough:///"+url.PathEscape(addr), dialOptions(cfg, tap)
 	for l := range e.conns {
-		conn, err := grpc.NewClient("passthrough:///"+url.PathEscape(addr), dialOptions(cfg, tap, name)...)
+		var conn *grpc.ClientConn
+		var err error
+		if addr != name {
+			conn, err = grpc.NewClient(target, append(options, grpc.WithAuthority(name))...)
+		}
+		if addr == name || err != nil { // credentials that know the server's name do not bear another
+			conn, err = grpc.NewClient(target, options...)
+		}
 		if err != nil {
 			for _, made := range e.conns[:l] {
 				_ = made.Close()
@@ -79,7 +88,7 @@ func newEndpoint(cfg *Config, tap *wiretap, name, addr string) (*endpoint, error
 	return e, nil
 }
 
-func dialOptions(cfg *Config, tap *wiretap, name string) []grpc.DialOption {
+func dialOptions(cfg *Config, tap *wiretap) []grpc.DialOption {
 	reconnect := backoff.DefaultConfig
 	reconnect.BaseDelay = 100 * time.Millisecond
 	reconnect.MaxDelay = min(maxReconnect, cfg.DialTimeout) // a longer one would lengthen the attempts, too
@@ -104,8 +113,5 @@ func dialOptions(cfg *Config, tap *wiretap, name string) []grpc.DialOption {
 	} else {
 		options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(cfg.TLS)))
 	}
-	if cfg.TLS == nil || cfg.TLS.ServerName == "" {
-		options = append(options, grpc.WithAuthority(name))
-	}
-	return append(options, cfg.DialOptions...)
+	return slices.Clip(append(options, cfg.DialOptions...))
 }

@@ -36,8 +36,9 @@ type endpoints struct {
 const (
 	// wakeInterval is how often at most a dead endpoint's reconnecting is hurried.
 	wakeInterval = 100 * time.Millisecond
-	// suspicion is how long an endpoint that let a call run out of time comes
-	// last.
+	// suspicion is how long an endpoint comes last that let a call run out of
+	// time, or said that it cannot serve: one that is cut off from the others
+	// keeps each call for seconds.
 	suspicion = 10 * time.Second
 )
 
@@ -245,7 +246,10 @@ func (p *endpoints) follow(leader string) {
 	known := false
 	var kept, gone []*endpoint
 	for _, e := range p.mu.list {
-		known = known || e.name == leader
+		if e.name == leader {
+			known = true
+			e.suspectUntil.Store(0) // whatever it was, it leads now
+		}
 		if e.name == leader || p.hosts.configured(e.name) {
 			kept = append(kept, e)
 		} else {

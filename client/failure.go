@@ -25,6 +25,8 @@ type failure struct {
 	final bool
 	// sent: a member may have received the attempt.
 	sent bool
+	// unfit: the server has said that it cannot serve now, or not at all.
+	unfit bool
 	// leader is where a member that cannot pass the call on sends its caller.
 	leader string
 	// closed: this client was closed.
@@ -186,6 +188,7 @@ func failureOf(d *pb.ErrorDetail, inAnswer bool) *failure {
 		f.leader = f.details["leader_address"]
 	}
 	f.final = decided[f.code] || inAnswer && f.code == pb.ErrorCode_TIMEOUT
+	f.unfit = f.code == pb.ErrorCode_NO_LEADER || f.code == pb.ErrorCode_UNAVAILABLE
 	if f.final || f.details[detailOutcome] != "" {
 		return f
 	}
@@ -212,6 +215,7 @@ func failureOfStatus(err error, sent *atomic.Bool) *failure {
 	f.sent = sent.Load()
 	switch st.Code() {
 	case codes.Unimplemented:
+		f.unfit = true
 		f.message = "it does not serve raftlock.RaftLock, or not this call: is it a member of a raftlock cluster? (" + f.message + ")"
 		return f.as(outcomeNotProposed)
 	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument:

@@ -54,6 +54,7 @@ func TestTLS(t *testing.T) {
 		{"another name", "other.example:7001", "", "other.example"},
 		{"the server's name", "other.example:7001", "locks.example", ""},
 		{"an address", n1, "", "10.0.0.1"},
+		{"in the options", "other.example:7001", "options", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFleet(t)
@@ -65,6 +66,10 @@ func TestTLS(t *testing.T) {
 			cfg.RetryPolicy.MaxRetries = 0
 			cfg.TLS = &tls.Config{RootCAs: pool, ServerName: c.serverName}
 			cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return f.dial(ctx, address) })}
+			if c.serverName == "options" {
+				cfg.TLS = nil
+				cfg.DialOptions = append(cfg.DialOptions, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool, ServerName: "locks.example"})))
+			}
 			client, err := newRemote(cfg, func(context.Context, string) ([]string, error) {
 				return []string{"10.0.0.1", "10.0.0.2"}, nil
 			})

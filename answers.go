@@ -228,7 +228,7 @@ func listingOf(ctx context.Context, op string, req *client.GetLocksRequest, rep 
 		if err := ctx.Err(); err != nil {
 			return &client.GetLocksResult{}, errorOf(op, endedBy(err, outcomeNotProposed), err)
 		}
-		query.startAfter, query.offset = page.locks[len(page.locks)-1].id, 0
+		query.startAfter, query.offset, query.uncounted = page.locks[len(page.locks)-1].id, 0, true
 	}
 }
 

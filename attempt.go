@@ -113,7 +113,16 @@ func (n *Node) withdraw(acquire *command) {
 	if n.mu.ended {
 		return // main may already wait for work
 	}
+	if n.mu.withdrawals >= n.cfg.Limits.Pending {
+		return // its own end, or its TTL, sees to it
+	}
+	n.mu.withdrawals++
 	n.work.Go(func() {
+		defer func() {
+			n.mu.Lock()
+			n.mu.withdrawals--
+			n.mu.Unlock()
+		}()
 		ctx, cancel := n.clock.WithTimeout(n.ctx, withdrawLimit)
 		defer cancel()
 		for ctx.Err() == nil {

@@ -82,6 +82,19 @@ const (
 	lanes
 )
 
+// load is what is under way in a lane.
+type load struct{ calls, bytes int }
+
+// maxPendingBytes bounds the commands of a lane that are under way: they may
+// carry ten thousand bytes of metadata each.
+const maxPendingBytes = 64 << 20
+
+// add counts a call in, or out with a sign of -1.
+func (l *load) add(c *call, sign int) {
+	l.calls += sign
+	l.bytes += sign * commandSize(&c.cmd)
+}
+
 func laneOf(c *call) lane {
 	switch c.cmd.kind {
 	case cmdAcquire, cmdEnqueue:

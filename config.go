@@ -73,7 +73,8 @@ type Limits struct {
 
 	// Pending is how many calls may be under way that are not yet applied; a
 	// wait in a queue does not count. Renewals, releases and cancels have as
-	// many places of their own. Default 65 536, at most 1 million.
+	// many places of their own. Default 65 536, at most 1 million; and 64 MiB
+	// of commands in either of the two.
 	Pending int
 }
 

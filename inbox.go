@@ -35,8 +35,11 @@ type arrivals struct {
 	requests []func(*replica) // everything rare
 }
 
+// received is a frame of a peer, or something to be done between the frames: a
+// stream ends when all that came over it has been taken, not before.
 type received struct {
 	frame         frame
+	do            func(*replica)
 	from, session uint64
 	size          int
 }
@@ -83,6 +86,20 @@ func (in *inbox) request(do func(*replica)) bool {
 		return false
 	}
 	in.mu.next.requests = append(in.mu.next.requests, do)
+	in.mu.Unlock()
+	in.signal()
+	return true
+}
+
+// inOrder puts in something to be done in the loop behind the frames that have
+// come. False as in call.
+func (in *inbox) inOrder(do func(*replica)) bool {
+	in.mu.Lock()
+	if in.mu.closed {
+		in.mu.Unlock()
+		return false
+	}
+	in.mu.next.frames = append(in.mu.next.frames, received{do: do})
 	in.mu.Unlock()
 	in.signal()
 	return true

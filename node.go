@@ -65,7 +65,9 @@ type Node struct {
 		err       error             // what ended the node
 		closeErr  error             // of the release of transport and storage
 		closing   bool
-		ended     bool // no goroutine may join work any more
+
+		withdrawals int  // that are under way
+		ended       bool // no goroutine may join work any more
 	}
 }
 
@@ -477,6 +479,10 @@ func (n *Node) handIn(r *replica, in *arrivals) error {
 }
 
 func (n *Node) feed(r *replica, f *received) error {
+	if f.do != nil {
+		f.do(r)
+		return nil
+	}
 	for _, m := range f.frame.messages {
 		if err := r.step(m); err != nil {
 			return err

@@ -31,15 +31,16 @@ type outbox struct {
 		// our answers, before we know that it is up.
 		greeting bool
 		queue    frame
+		spoilt   bool          // what was queued during the greeting did not all fit
 		bytes    int           // of queue.messages
+		room     int           // bytes of queue.forwards
 		broken   chan struct{} // of this stream; closed to break it
 	}
 }
 
 const (
-	maxOutboxBytes    = 64 << 20 // of raft messages that wait for one peer
-	maxOutboxForwards = 1 << 18
-	maxFrameFill      = 2 << 20 // a frame takes no further message beyond this
+	maxOutboxBytes = 64 << 20 // of raft messages that wait for one peer, and as much of forwards
+	maxFrameFill   = 2 << 20  // a frame takes no further message beyond this
 
 	handshakeTimeout = 5 * time.Second
 	minRedial        = 20 * time.Millisecond
@@ -69,7 +70,11 @@ func (o *outbox) send(messages []*raftpb.Message, forwards []forward) (unsent []
 		o.mu.bytes += proto.Size(m)
 		o.mu.queue.messages = append(o.mu.queue.messages, m)
 	}
-	if len(o.mu.queue.forwards)+len(forwards) > maxOutboxForwards {
+	for i := range forwards {
+		o.mu.room += forwards[i].size()
+	}
+	if o.mu.room > maxOutboxBytes {
+		o.mu.spoilt = true // the peer must not count on answers that are missing
 		o.breakStream()
 		return append(unsent, callsIn(forwards)...)
 	}
@@ -133,7 +138,8 @@ func (o *outbox) connect(ctx context.Context) (PeerStream, error) {
 func (o *outbox) empty(greeting bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.mu.greeting, o.mu.queue, o.mu.bytes = greeting, frame{}, 0
+	o.mu.greeting, o.mu.spoilt = greeting, false
+	o.mu.queue, o.mu.bytes, o.mu.room = frame{}, 0, 0
 }
 
 // serve sends over one stream until it breaks, and says so.
@@ -141,6 +147,9 @@ func (o *outbox) serve(ctx context.Context, stream PeerStream) error {
 	broken := make(chan struct{})
 	o.mu.Lock()
 	o.mu.up, o.mu.greeting, o.mu.broken = true, false, broken
+	if o.mu.spoilt {
+		o.breakStream()
+	}
 	o.mu.Unlock()
 	o.node.inbox.request(func(r *replica) { r.peerUp(o.id) })
 
@@ -168,7 +177,7 @@ func (o *outbox) serve(ctx context.Context, stream PeerStream) error {
 	o.mu.up, o.mu.queue = false, frame{}
 	o.breakStream()
 	o.mu.Unlock()
-	o.node.inbox.request(func(r *replica) {
+	o.node.inbox.inOrder(func(r *replica) { // behind the answers that have come
 		for _, id := range unsent {
 			r.unsent(id)
 		}
@@ -188,7 +197,7 @@ func (o *outbox) pump(stream PeerStream, gone <-chan struct{}) error {
 		}
 		o.mu.Lock()
 		queue := o.mu.queue
-		o.mu.queue, o.mu.bytes = frame{}, 0
+		o.mu.queue, o.mu.bytes, o.mu.room = frame{}, 0, 0
 		o.mu.Unlock()
 		for !queue.empty() {
 			f := queue.cut(maxFrameFill)
@@ -212,12 +221,17 @@ func (f *frame) cut(size int) frame {
 	}
 	forwards := 0
 	for forwards < len(f.forwards) && taken <= size {
-		taken += commandSize(&f.forwards[forwards].cmd) + commandSize(&command{metadata: f.forwards[forwards].result.lock.metadata})
+		taken += f.forwards[forwards].size()
 		forwards++
 	}
 	front := frame{f.messages[:messages], f.forwards[:forwards]}
 	f.messages, f.forwards = f.messages[messages:], f.forwards[forwards:]
 	return front
+}
+
+// size is about how many bytes a forward takes.
+func (f *forward) size() int {
+	return commandSize(&f.cmd) + commandSize(&command{metadata: f.result.lock.metadata})
 }
 
 // callsIn lists the numbers of the calls among forwards.

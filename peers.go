@@ -135,8 +135,8 @@ func (n *Node) receiveFrames(stream PeerStream, theirs hello) error {
 	}
 	self := n.assembly.identity().Members[n.cfg.Name].NodeID
 	session := n.sessions.Add(1)
-	n.inbox.request(func(r *replica) { r.sessionUp(o.id, session) })
-	defer n.inbox.request(func(r *replica) { r.sessionLost(o.id, session) })
+	n.inbox.inOrder(func(r *replica) { r.sessionUp(o.id, session) })
+	defer n.inbox.inOrder(func(r *replica) { r.sessionLost(o.id, session) })
 	for {
 		b, err := stream.Recv()
 		if err != nil {

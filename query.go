@@ -125,6 +125,7 @@ type lockQuery struct {
 	limit      int    // locks on the page; 0 is as many as a page holds
 	maxBytes   int    // bytes of the page, estimated; 0 is pageBytes
 	waiters    bool   // list the queues too
+	uncounted  bool   // total is not asked for: the scan ends with the page
 }
 
 // listedLock is one lock of a page.
@@ -143,7 +144,7 @@ type lockPage struct {
 // list scans the view. A page holds at least one lock if there is one behind
 // its start, however large.
 func (v *tableView) list(q *lockQuery) lockPage {
-	s := scan{v: v, q: q, filter: q.filter, limit: pageLocks, room: pageBytes, skip: q.offset}
+	s := scan{v: v, q: q, filter: q.filter, limit: pageLocks, room: pageBytes, skip: q.offset, counted: q.uncounted}
 	s.filter.id, s.filter.owner = squeeze(q.filter.id), squeeze(q.filter.owner)
 	if q.limit > 0 {
 		s.limit = min(q.limit, s.limit)
@@ -160,7 +161,11 @@ func (v *tableView) list(q *lockQuery) lockPage {
 		return s.page
 	}
 	prefix := literalPrefix(s.filter.id)
-	v.locks.from(prefix, func(l *lockRecord) bool {
+	from := prefix
+	if s.counted {
+		from = max(from, q.startAfter)
+	}
+	v.locks.from(from, func(l *lockRecord) bool {
 		return strings.HasPrefix(l.id, prefix) && s.visit(l)
 	})
 	return s.page

@@ -3,6 +3,7 @@ package raftlock
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -362,4 +363,24 @@ func BenchmarkList(b *testing.B) {
 			tab.clone()
 		}
 	})
+}
+
+// A page whose matches are not counted holds the same locks.
+func TestUncountedPages(t *testing.T) {
+	tbl := newTable()
+	var commands []command
+	for i := range 500 {
+		commands = append(commands, command{kind: cmdAcquire, lock: fmt.Sprintf("a%03d", i), client: fmt.Sprint("c", i%3), attempt: 1, ttl: 1e9})
+	}
+	tbl.apply(&entry{stamp: 1, commands: commands, bounds: bounds{10, 1000, 10}})
+	v := tbl.clone()
+	for _, f := range []lockFilter{{}, {owner: "c1"}, {id: "a*7"}, {id: "a1*", owner: "c?"}, {id: "b*"}, {id: "*9*"}} {
+		for _, after := range []string{"", "Z", "a", "a099", "a1", "a250", "a499", "b"} {
+			counted := v.list(&lockQuery{filter: f, startAfter: after, limit: 10})
+			uncounted := v.list(&lockQuery{filter: f, startAfter: after, limit: 10, uncounted: true})
+			if !reflect.DeepEqual(counted.locks, uncounted.locks) || counted.more != uncounted.more {
+				t.Errorf("%+v after %q: %d locks, %t; uncounted %d, %t", f, after, len(counted.locks), counted.more, len(uncounted.locks), uncounted.more)
+			}
+		}
+	}
 }

@@ -108,14 +108,18 @@ func (r *replica) serveReads() {
 		if r.leads() {
 			round.now = r.clock.now()
 		}
+		var view *tableView // the same for all listings of the round
 		for _, c := range round.calls {
-			r.serve(c, round)
+			if c.read == readTable && view == nil {
+				view = r.table.clone()
+			}
+			r.serve(c, round, view)
 		}
 	}
 }
 
 // serve answers one read from the table.
-func (r *replica) serve(c *call, round *readRound) {
+func (r *replica) serve(c *call, round *readRound, view *tableView) {
 	if c.place != placeProposed {
 		return
 	}
@@ -127,7 +131,7 @@ func (r *replica) serve(c *call, round *readRound) {
 			rep.waiters = r.table.waiters(c.cmd.lock)
 		}
 	case readTable:
-		rep.table = r.table.clone()
+		rep.table = view
 	}
 	r.answer(c, rep)
 }

@@ -88,14 +88,14 @@ func TestOverwrittenGuestGoesBackToItsMember(t *testing.T) {
 	l.elect(n)
 	c := &call{cmd: command{kind: cmdAcquire, lock: "a", client: "me", attempt: 1}, from: 2, session: 1, id: 77, lane: laneNormal, place: placeProposed}
 	c.state.Store(callTaken)
-	n.r.load[laneNormal]++
+	n.r.load[laneNormal].add(c, 1)
 	n.r.out.forwards = nil
 	n.r.overwritten(&batch{calls: []*call{c}, entry: entry{commands: make([]command, 1)}})
 	out := n.r.out.forwards
 	if len(out) != 1 || out[0].to != 2 || out[0].msg.kind != forwardFailed || !out[0].msg.failure.again {
 		t.Errorf("sent %+v", out)
 	}
-	if n.r.proposals.waiting() != 0 || n.r.load[laneNormal] != 0 {
+	if n.r.proposals.waiting() != 0 || n.r.load[laneNormal] != (load{}) {
 		t.Error("it waits to be proposed again")
 	}
 }

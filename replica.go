@@ -52,7 +52,7 @@ type replica struct {
 	refused      bool   // raft took no proposal; it is asked again with the next tick
 
 	held      []*call // calls that wait for a leader
-	load      [lanes]int
+	load      [lanes]load
 	proposals proposals
 	waits     waits
 	reads     reads
@@ -227,11 +227,11 @@ func (r *replica) step(m *raftpb.Message) error {
 // submit takes a new call.
 func (r *replica) submit(c *call) {
 	if c.lane != laneNone {
-		if r.load[c.lane] >= r.limits.Pending {
+		if load := &r.load[c.lane]; load.calls >= r.limits.Pending || load.bytes >= maxPendingBytes {
 			r.answer(c, reply{failure: overloaded})
 			return
 		}
-		r.load[c.lane]++
+		r.load[c.lane].add(c, 1)
 	}
 	c.place = placeHeld
 	r.route(c)
@@ -574,7 +574,7 @@ func (r *replica) uncount(c *call) {
 		return
 	}
 	if c.lane != laneNone {
-		r.load[c.lane]--
+		r.load[c.lane].add(c, -1)
 	}
 }
 

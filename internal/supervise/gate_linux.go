@@ -45,17 +45,22 @@ func newGate(path string, args []string) (cmd *exec.Cmd, g *gate, far *os.File, 
 // self is the running program, also when its file was replaced or removed.
 const self = "/proc/self/exe"
 
-// open lets the process become the command, and returns why it could not.
+// open lets the process become the command, and returns why it could not, a
+// unix.Errno. A gate that was killed before it could either is no error: that a
+// process has ended, and why, is seen elsewhere.
 func (g *gate) open() error {
-	if _, err := g.end.Write([]byte{'\n'}); err != nil {
+	_, err := g.end.Write([]byte{'\n'})
+	if errors.Is(err, unix.EPIPE) {
+		return nil
+	} else if err != nil {
 		return fmt.Errorf("open the gate: %w", err)
 	}
 	said, err := io.ReadAll(g.end)
+	if len(said) == 0 && (err == nil || errors.Is(err, unix.ECONNRESET)) {
+		return nil // its end was closed: by exec, or by a death before or after it has read
+	}
 	if err != nil {
 		return fmt.Errorf("hear from the gate: %w", err)
-	}
-	if len(said) == 0 {
-		return nil // its end was closed by exec
 	}
 	var r refusal
 	if err := json.Unmarshal(said, &r); err != nil {

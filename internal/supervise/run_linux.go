@@ -110,9 +110,11 @@ func (s *supervisor) release() error {
 		return err
 	}
 	select {
-	case word := <-s.dog.said:
-		if word != saidArmed {
-			return errors.New("the watchdog does not work: it said " + word)
+	case word, ok := <-s.dog.said:
+		if !ok {
+			return errors.New("the watchdog has ended before it was armed")
+		} else if word != saidArmed {
+			return fmt.Errorf("the watchdog does not work: it said %q", word)
 		}
 	case <-s.alarm.c:
 		return ErrLate
@@ -123,10 +125,11 @@ func (s *supervisor) release() error {
 			return err
 		}
 	}
-	if err := s.child.gate.open(); err != nil {
-		return &os.PathError{Op: "execute", Path: s.Path, Err: err}
+	err := s.child.gate.open()
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return &os.PathError{Op: "execute", Path: s.Path, Err: errno}
 	}
-	return nil
+	return err
 }
 
 // abandon takes back a start: without a word the gate goes away.

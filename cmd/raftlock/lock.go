@@ -150,7 +150,7 @@ func (l *locking) run(cmd *cobra.Command) (err error) {
 	}
 	defer func() { err = errors.Join(err, locks.Close()) }()
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, endings()...)
+	signal.Notify(signals, heeded(endings()...)...)
 	defer signal.Stop(signals)
 	w := newWitness(locks, l.ttl)
 	ctx, cancel := context.WithCancel(context.Background()) // not of cmd: a signal may be the command's
@@ -295,6 +295,7 @@ func environment(name, token string) (env []string) {
 // notRun is why a command was not run.
 func notRun(err error) error {
 	path, ok := errors.AsType[*fs.PathError](err)
+	ok = ok && path.Op == "execute" // not one of starting the watchdog
 	switch {
 	case errors.Is(err, supervise.ErrLate):
 		return &exit{exitLost, fmt.Errorf("the lock was lost before the command could start: %w", err)}

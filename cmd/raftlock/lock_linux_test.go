@@ -204,6 +204,18 @@ func TestLockDiesOfInterrupt(t *testing.T) {
 	eventually(t, "the lock is free", func() bool { return f.owner("a") == "" })
 }
 
+// What raftlock was started to ignore, as by nohup, its command ignores too.
+func TestLockIgnoredSignals(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 1, nil)
+	p := f.raftlock("lock", "a", "--", "sh", "-c", "kill -HUP $$; kill -INT $$; exit 5")
+	p.Args = append([]string{"sh", "-c", `trap "" HUP INT; exec "$0" "$@"`}, p.Args...)
+	p.Path = "/bin/sh"
+	if code := p.run(); code != 5 {
+		t.Errorf("exit code %d: %v %s", code, p.ProcessState, p.err.String())
+	}
+}
+
 func (f *fleet) waiters(lock string) int {
 	f.t.Helper()
 	return int(f.info(lock).WaiterCount)

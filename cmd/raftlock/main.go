@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -22,9 +23,17 @@ func main() {
 	// A reader that has gone (raftlock demo | head) becomes an error of the
 	// write, so that the demo can clean up behind itself.
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), heeded(os.Interrupt, syscall.SIGTERM)...)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// heeded are those of some signals that this process was not started to ignore,
+// as nohup and shells do it with SIGHUP and SIGINT: to ask for one would make it
+// count again, also for what the process runs. SIGTERM always counts, so that
+// something is left: no signals would mean all.
+func heeded(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, signal.Ignored)
 }
 
 // run is the program without its process.

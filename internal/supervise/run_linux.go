@@ -16,8 +16,8 @@ const Supported = true
 // before the last end that it heard of. It blocks that long.
 //
 // Errors, all of which mean that the command has not run: ErrUnsupported;
-// ErrLate; a *os.PathError around the reason why the program cannot be executed;
-// what else the system refused.
+// ErrLate; a *os.PathError with the Op "execute" around the reason why the program
+// cannot be executed; what else the system refused.
 func Run(spec Spec) (Result, error) {
 	if Now() >= spec.End.Add(-spec.Guard-spec.Grace) {
 		return Result{}, ErrLate

@@ -130,7 +130,7 @@ func TestEntryOfANewerVersionStopsTheMember(t *testing.T) {
 	n := l.nodes[0]
 	l.elect(n)
 	hash := n.r.table.hash()
-	newer := appendEntry(nil, &entry{stamp: 1})
+	newer := newestFormat.appendEntry(nil, &entry{stamp: 1})
 	newer[0]++ // the version
 	if err := n.r.raw.Propose(newer); err != nil {
 		t.Fatal(err)

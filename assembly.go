@@ -41,7 +41,7 @@ func newAssembly(cfg *Config, id Identity) *assembly {
 	a := &assembly{
 		storage: cfg.Storage,
 		hello: hello{
-			Protocol: protocolVersion, Entries: codecVersion,
+			Protocol: newestProtocol, Entries: int(cfg.newest),
 			Initial: memberNames(cfg.InitialCluster), ClientAddress: cfg.ClientAddress,
 		},
 	}

@@ -252,7 +252,7 @@ func TestIdentityForRefusesAnotherConfiguration(t *testing.T) {
 
 func TestJudge(t *testing.T) {
 	mine := hello{
-		Protocol: protocolVersion, Entries: codecVersion, Initial: []string{"a", "b"},
+		Protocol: newestProtocol, Entries: int(newestFormat), Initial: []string{"a", "b"},
 		Identity: Identity{Name: "a", ClusterName: "c", Incarnation: 1, ClusterID: 9, Members: map[string]MemberID{"a": {1, 1}, "b": {2, 2}}},
 	}
 	theirs := func() hello {
@@ -270,7 +270,7 @@ func TestJudge(t *testing.T) {
 		spoil func(h *hello)
 		want  error
 	}{
-		"another protocol":       {func(h *hello) { h.Protocol++ }, errRefused},
+		"an older protocol":      {func(h *hello) { h.Protocol-- }, errRefused},
 		"reads older entries":    {func(h *hello) { h.Entries = 0 }, errRefused},
 		"another cluster's name": {func(h *hello) { h.ClusterName = "x" }, errRefused},
 		"means another":          {func(h *hello) { h.Target = "b" }, errRefused},

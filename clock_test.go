@@ -143,7 +143,7 @@ func (n *labNode) firstOfTerm() (entry, bool) {
 	entries, _ := n.log.Entries(firstIndex+1, last+1, 1<<30)
 	for _, e := range entries {
 		if e.GetTerm() == n.r.term && len(e.GetData()) > 0 {
-			ent, err := decodeEntry(e.GetData())
+			ent, err := newestFormat.decodeEntry(e.GetData())
 			return ent, err == nil
 		}
 	}
@@ -212,7 +212,7 @@ func TestRule5StampsNeverFallWithinTheLog(t *testing.T) {
 		if len(e.GetData()) == 0 {
 			continue
 		}
-		ent, err := decodeEntry(e.GetData())
+		ent, err := newestFormat.decodeEntry(e.GetData())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -31,7 +31,16 @@ import (
 // what they accept encodes to the same bytes, and what the encoders write of a
 // known kind is always accepted and decodes to the same value (an arrival
 // outside of 0…stamp is moved to the nearest end, a negative stamp to 0).
-const codecVersion = 1
+
+// format is a version of the bytes of entries, commands and results. A build
+// reads every format from oldestFormat to its own newest, and can write them all:
+// what a format brings is written only from that format on.
+type format uint8
+
+const (
+	oldestFormat format = 1
+	newestFormat format = 1
+)
 
 var (
 	// errUnknownFormat is in the error of a decoder that met what a newer
@@ -43,9 +52,9 @@ var (
 )
 
 // appendEntry appends the bytes of an entry to dst.
-func appendEntry(dst []byte, e *entry) []byte {
+func (v format) appendEntry(dst []byte, e *entry) []byte {
 	stamp := max(e.stamp, 0)
-	dst = append(dst, codecVersion)
+	dst = append(dst, byte(v))
 	dst = putUint(dst, 1, uint64(stamp))
 	dst = putUint(dst, 2, uint64(e.wall))
 	dst = putBool(dst, 3, e.first)
@@ -63,9 +72,9 @@ func appendEntry(dst []byte, e *entry) []byte {
 }
 
 // decodeEntry reads what appendEntry wrote. The entry shares no memory with b.
-func decodeEntry(b []byte) (entry, error) {
+func (v format) decodeEntry(b []byte) (entry, error) {
 	var e entry
-	if err := decodeEntryInto(b, &e); err != nil {
+	if err := v.decodeEntryInto(b, &e); err != nil {
 		return entry{}, err
 	}
 	return e, nil
@@ -73,9 +82,9 @@ func decodeEntry(b []byte) (entry, error) {
 
 // decodeEntryInto is decodeEntry with the array of e's commands used again. After
 // an error e holds nothing of use.
-func decodeEntryInto(b []byte, e *entry) error {
+func (v format) decodeEntryInto(b []byte, e *entry) error {
 	*e = entry{commands: e.commands[:0]}
-	f, err := openFormat(b, "entry", 8)
+	f, err := v.open(b, "entry", 8)
 	if err != nil {
 		return err
 	}
@@ -114,14 +123,14 @@ func decodeEntryInto(b []byte, e *entry) error {
 
 // appendCommand appends the bytes of a command that is not in an entry yet: its
 // arrival is left out.
-func appendCommand(dst []byte, c *command) []byte {
-	dst = append(dst, codecVersion)
+func (v format) appendCommand(dst []byte, c *command) []byte {
+	dst = append(dst, byte(v))
 	return appendCommandFields(dst, c, 0)
 }
 
 // decodeCommand reads what appendCommand wrote.
-func decodeCommand(b []byte) (command, error) {
-	if _, err := openFormat(b, "command", 0); err != nil {
+func (v format) decodeCommand(b []byte) (command, error) {
+	if _, err := v.open(b, "command", 0); err != nil {
 		return command{}, err
 	}
 	var c command
@@ -189,8 +198,8 @@ func decodeCommandFields(b []byte, stamp logTime, names *recentNames, c *command
 }
 
 // appendResult appends the bytes of a result to dst.
-func appendResult(dst []byte, r *result) []byte {
-	dst = append(dst, codecVersion)
+func (v format) appendResult(dst []byte, r *result) []byte {
+	dst = append(dst, byte(v))
 	dst = putUint(dst, 1, uint64(int64(r.code)))
 	dst = putBool(dst, 2, r.queued)
 	dst = putBool(dst, 3, r.promoted)
@@ -209,8 +218,8 @@ func appendResult(dst []byte, r *result) []byte {
 
 // decodeResult reads what appendResult wrote. The result shares no memory with
 // b.
-func decodeResult(b []byte) (result, error) {
-	f, err := openFormat(b, "result", 0)
+func (v format) decodeResult(b []byte) (result, error) {
+	f, err := v.open(b, "result", 0)
 	if err != nil {
 		return result{}, err
 	}
@@ -351,16 +360,16 @@ type fields struct {
 	err      error
 }
 
-// openFormat checks the format byte.
-func openFormat(b []byte, name string, repeated protowire.Number) (fields, error) {
+// open checks the format byte of what a build reads whose newest format is v.
+func (v format) open(b []byte, name string, repeated protowire.Number) (fields, error) {
 	f := fields{of: name, repeated: repeated}
 	switch {
 	case len(b) == 0:
 		f.malformed("no bytes")
 	case b[0] == 0:
 		f.malformed("format 0")
-	case b[0] != codecVersion:
-		f.fail(fmt.Errorf("%w: %s of format %d, this build knows format %d", errUnknownFormat, name, b[0], codecVersion))
+	case format(b[0]) > v:
+		f.fail(fmt.Errorf("%w: %s of format %d, this build reads up to format %d", errUnknownFormat, name, b[0], v))
 	default:
 		f.b = b[1:]
 	}
@@ -454,7 +463,7 @@ func (f *fields) kind() commandKind {
 	v := f.uint()
 	if v > uint64(cmdDetach) {
 		f.fail(fmt.Errorf("%w: command of kind %d, this build (format %d) knows kinds up to %d",
-			errUnknownFormat, v, codecVersion, cmdDetach))
+			errUnknownFormat, v, newestFormat, cmdDetach))
 		return 0
 	}
 	return commandKind(v)
@@ -541,7 +550,7 @@ func (f *fields) malformed(why string) {
 // unknown is for a field that this build has no name for.
 func (f *fields) unknown() {
 	f.fail(fmt.Errorf("%w: field %d of a %s, which format %d as this build knows it does not have",
-		errUnknownFormat, f.num, f.of, codecVersion))
+		errUnknownFormat, f.num, f.of, newestFormat))
 }
 
 // recentNames saves copies: the commands of an entry come from a few processes,

@@ -74,13 +74,13 @@ func goldenResults() map[string]result {
 func TestGoldenBytes(t *testing.T) {
 	var entries, commands, results []goldenCase
 	for name, e := range goldenEntries() {
-		entries = append(entries, goldenCase{name, appendEntry(nil, &e), func(b []byte) (any, error) { return decodeEntry(b) }, e})
+		entries = append(entries, goldenCase{name, newestFormat.appendEntry(nil, &e), func(b []byte) (any, error) { return newestFormat.decodeEntry(b) }, e})
 	}
 	commands = append(commands,
-		goldenCase{"full", appendCommand(nil, &fullCommand), func(b []byte) (any, error) { return decodeCommand(b) }, fullCommand},
-		goldenCase{"least", appendCommand(nil, &command{kind: cmdCancel}), func(b []byte) (any, error) { return decodeCommand(b) }, command{kind: cmdCancel}})
+		goldenCase{"full", newestFormat.appendCommand(nil, &fullCommand), func(b []byte) (any, error) { return newestFormat.decodeCommand(b) }, fullCommand},
+		goldenCase{"least", newestFormat.appendCommand(nil, &command{kind: cmdCancel}), func(b []byte) (any, error) { return newestFormat.decodeCommand(b) }, command{kind: cmdCancel}})
 	for name, r := range goldenResults() {
-		results = append(results, goldenCase{name, appendResult(nil, &r), func(b []byte) (any, error) { return decodeResult(b) }, r})
+		results = append(results, goldenCase{name, newestFormat.appendResult(nil, &r), func(b []byte) (any, error) { return newestFormat.decodeResult(b) }, r})
 	}
 	compareGolden(t, "entries.hex", entries)
 	compareGolden(t, "commands.hex", commands)
@@ -153,9 +153,9 @@ func writeGolden(t *testing.T, path string, cases []goldenCase) {
 // What no build writes is malformed; what a newer one may write is unknown, so
 // that a member stops and says why instead of diverging.
 func TestDecodersRefuse(t *testing.T) {
-	entries := func(b []byte) error { _, err := decodeEntry(b); return err }
-	commands := func(b []byte) error { _, err := decodeCommand(b); return err }
-	results := func(b []byte) error { _, err := decodeResult(b); return err }
+	entries := func(b []byte) error { _, err := newestFormat.decodeEntry(b); return err }
+	commands := func(b []byte) error { _, err := newestFormat.decodeCommand(b); return err }
+	results := func(b []byte) error { _, err := newestFormat.decodeResult(b); return err }
 	inCommand := func(b ...byte) []byte { return append([]byte{1, 0x08, 1}, b...) }
 	for _, c := range []struct {
 		name   string
@@ -219,13 +219,13 @@ func TestDecodersRefuse(t *testing.T) {
 // commands; never taken for the whole.
 func TestTruncatedEntry(t *testing.T) {
 	e := goldenEntries()["batch"]
-	whole := appendEntry(nil, &e)
+	whole := newestFormat.appendEntry(nil, &e)
 	for n := range whole {
-		got, err := decodeEntry(whole[:n])
+		got, err := newestFormat.decodeEntry(whole[:n])
 		if err == nil && len(got.commands) == len(e.commands) {
 			t.Errorf("%d of %d bytes pass for the whole", n, len(whole))
 		}
-		if err == nil && !bytes.Equal(appendEntry(nil, &got), whole[:n]) {
+		if err == nil && !bytes.Equal(newestFormat.appendEntry(nil, &got), whole[:n]) {
 			t.Errorf("%d bytes read as other bytes", n)
 		}
 	}
@@ -238,7 +238,7 @@ func TestArrivalIsClamped(t *testing.T) {
 		{10, 10, 10}, {10, 0, 0}, {10, -5, 0}, {10, 11, 10}, {10, never, 10}, {-5, 3, 0}, {never, 7, 7},
 	} {
 		e := entry{stamp: c.stamp, commands: []command{{kind: cmdRenew, arrival: c.arrival}}}
-		got, err := decodeEntry(appendEntry(nil, &e))
+		got, err := newestFormat.decodeEntry(newestFormat.appendEntry(nil, &e))
 		if err != nil || got.commands[0].arrival != c.want || got.stamp != max(c.stamp, 0) {
 			t.Errorf("%+v: stamp %d, arrival %d, %v", c, got.stamp, got.commands[0].arrival, err)
 		}
@@ -249,12 +249,12 @@ func TestArrivalIsClamped(t *testing.T) {
 func TestLongCommands(t *testing.T) {
 	for n := range 300 {
 		e := entry{commands: []command{{kind: cmdRelease, lock: strings.Repeat("x", n)}, {kind: cmdRenew}}}
-		if got, err := decodeEntry(appendEntry([]byte("kept")[:4], &e)[4:]); err != nil || !reflect.DeepEqual(got, e) {
+		if got, err := newestFormat.decodeEntry(newestFormat.appendEntry([]byte("kept")[:4], &e)[4:]); err != nil || !reflect.DeepEqual(got, e) {
 			t.Fatalf("%d: %v", n, err)
 		}
 	}
 	big := entry{commands: []command{{kind: cmdRelease, lock: strings.Repeat("x", 70_000)}}}
-	if got, err := decodeEntry(appendEntry(nil, &big)); err != nil || !reflect.DeepEqual(got, big) {
+	if got, err := newestFormat.decodeEntry(newestFormat.appendEntry(nil, &big)); err != nil || !reflect.DeepEqual(got, big) {
 		t.Fatal(err)
 	}
 }
@@ -268,8 +268,8 @@ func TestDecodedStringsAreCopies(t *testing.T) {
 			metadata: metadata{{"key", fmt.Sprintf("value %d", i)}},
 		})
 	}
-	raw := appendEntry(nil, &e)
-	got, err := decodeEntry(raw)
+	raw := newestFormat.appendEntry(nil, &e)
+	got, err := newestFormat.decodeEntry(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,10 +288,10 @@ func TestSmallInputSmallMemory(t *testing.T) {
 		append(bytes.Repeat([]byte{1, 0x42, 0}, 10), 0x42),
 		append([]byte{1, 0x08, 1, 0x6a}, 0xff, 0xff, 0xff, 0xff, 0x0f),
 	} {
-		if _, err := decodeEntry(raw); err == nil {
+		if _, err := newestFormat.decodeEntry(raw); err == nil {
 			t.Errorf("%x was accepted", raw)
 		}
-		if _, err := decodeCommand(raw); err == nil {
+		if _, err := newestFormat.decodeCommand(raw); err == nil {
 			t.Errorf("%x was accepted", raw)
 		}
 	}
@@ -303,15 +303,15 @@ func TestSmallInputSmallMemory(t *testing.T) {
 
 func FuzzDecodeEntry(f *testing.F) {
 	for _, e := range goldenEntries() {
-		f.Add(appendEntry(nil, &e))
+		f.Add(newestFormat.appendEntry(nil, &e))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		e, err := decodeEntry(raw)
+		e, err := newestFormat.decodeEntry(raw)
 		if err != nil {
 			requireKnownError(t, err)
 			return
 		}
-		if again := appendEntry(nil, &e); !bytes.Equal(again, raw) {
+		if again := newestFormat.appendEntry(nil, &e); !bytes.Equal(again, raw) {
 			t.Fatalf("%x is written as %x", raw, again)
 		}
 		// Whatever can stand in the log can be applied, twice.
@@ -325,12 +325,12 @@ func FuzzDecodeEntry(f *testing.F) {
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	f.Add(appendCommand(nil, &fullCommand))
+	f.Add(newestFormat.appendCommand(nil, &fullCommand))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		c, err := decodeCommand(raw)
+		c, err := newestFormat.decodeCommand(raw)
 		if err != nil {
 			requireKnownError(t, err)
-		} else if again := appendCommand(nil, &c); !bytes.Equal(again, raw) {
+		} else if again := newestFormat.appendCommand(nil, &c); !bytes.Equal(again, raw) {
 			t.Fatalf("%x is written as %x", raw, again)
 		}
 	})
@@ -338,13 +338,13 @@ func FuzzDecodeCommand(f *testing.F) {
 
 func FuzzDecodeResult(f *testing.F) {
 	for _, r := range goldenResults() {
-		f.Add(appendResult(nil, &r))
+		f.Add(newestFormat.appendResult(nil, &r))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		r, err := decodeResult(raw)
+		r, err := newestFormat.decodeResult(raw)
 		if err != nil {
 			requireKnownError(t, err)
-		} else if again := appendResult(nil, &r); !bytes.Equal(again, raw) {
+		} else if again := newestFormat.appendResult(nil, &r); !bytes.Equal(again, raw) {
 			t.Fatalf("%x is written as %x", raw, again)
 		}
 	})
@@ -380,7 +380,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 			}
 			e.commands = append(e.commands, c)
 		}
-		if got, err := decodeEntry(appendEntry(nil, &e)); err != nil || !reflect.DeepEqual(got, e) {
+		if got, err := newestFormat.decodeEntry(newestFormat.appendEntry(nil, &e)); err != nil || !reflect.DeepEqual(got, e) {
 			t.Fatalf("%+v: %v", e, err)
 		}
 	}
@@ -399,10 +399,10 @@ func benchEntry() entry {
 
 func BenchmarkAppendEntry(b *testing.B) {
 	e := benchEntry()
-	buf := appendEntry(nil, &e)
+	buf := newestFormat.appendEntry(nil, &e)
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = appendEntry(buf[:0], &e)
+		buf = newestFormat.appendEntry(buf[:0], &e)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/512, "ns/command")
 	b.ReportMetric(float64(len(buf))/512, "B/command")
@@ -410,10 +410,10 @@ func BenchmarkAppendEntry(b *testing.B) {
 
 func BenchmarkDecodeEntry(b *testing.B) {
 	e := benchEntry()
-	buf := appendEntry(nil, &e)
+	buf := newestFormat.appendEntry(nil, &e)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := decodeEntry(buf); err != nil {
+		if _, err := newestFormat.decodeEntry(buf); err != nil {
 			b.Fatal(err)
 		}
 	}

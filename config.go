@@ -56,6 +56,10 @@ type Config struct {
 	// Limits bound what callers may ask. Those of the leader count; give all
 	// members the same.
 	Limits Limits
+
+	// newest is the newest format that this build reads and writes; tests of an
+	// upgrade move it.
+	newest format
 }
 
 // Limits are bounds on input. Zero means the default; a value below the
@@ -100,6 +104,7 @@ func (c *Config) setDefaults() {
 		c.InitialCluster = map[string]string{c.Name: ""}
 	}
 	c.InitialCluster = maps.Clone(c.InitialCluster)
+	setDefault(&c.newest, newestFormat)
 	c.Limits.setDefaults()
 }
 

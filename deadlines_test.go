@@ -114,8 +114,8 @@ func replay(tb testing.TB, data []byte) {
 		if s.byte()%4 == 0 {
 			running.nextEnd() // moves keys about on one of them
 		}
-		raw := appendEntry(nil, e)
-		decoded, err := decodeEntry(raw)
+		raw := newestFormat.appendEntry(nil, e)
+		decoded, err := newestFormat.decodeEntry(raw)
 		if err != nil {
 			tb.Fatalf("entry %d: %v", n, err)
 		}

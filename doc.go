@@ -108,6 +108,7 @@
 //	frame.go           what goes over it: raft's messages and forwarded calls
 //	outbox.go          the way to one peer: batches, drops, reports
 //	peers.go           meeting a peer: greeting, being greeted, receiving
+//	format.go          versions of what is written: all members must read it
 //	hello.go           what members say first, and how they judge it
 //	identity.go        who a member is, on disk
 //	assembly.go        the first start: members become a cluster, once

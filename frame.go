@@ -29,8 +29,8 @@ type frame struct {
 
 func (f *frame) empty() bool { return len(f.messages) == 0 && len(f.forwards) == 0 }
 
-// encode makes the frame's bytes.
-func (f *frame) encode() ([]byte, error) {
+// encode makes the frame's bytes, for a member that reads up to v.
+func (f *frame) encode(v format) ([]byte, error) {
 	total := 0
 	for _, m := range f.messages {
 		total += protowire.SizeTag(1) + protowire.SizeBytes(proto.Size(m))
@@ -46,14 +46,14 @@ func (f *frame) encode() ([]byte, error) {
 		}
 	}
 	for i := range f.forwards {
-		scratch = appendForward(scratch[:0], &f.forwards[i])
+		scratch = appendForward(scratch[:0], &f.forwards[i], v)
 		b = appendBytes(b, 2, scratch)
 	}
 	return b, nil
 }
 
-// decodeFrame reads a frame. The strings and entries in it do not point into b.
-func decodeFrame(b []byte) (frame, error) {
+// decodeFrame reads a frame, of any format up to v. The strings and entries in it do not point into b.
+func decodeFrame(b []byte, v format) (frame, error) {
 	var f frame
 	err := eachField(b, func(num protowire.Number, typ protowire.Type, _ uint64, value []byte) error {
 		switch {
@@ -64,7 +64,7 @@ func decodeFrame(b []byte) (frame, error) {
 			}
 			f.messages = append(f.messages, m)
 		case num == 2 && typ == protowire.BytesType:
-			m, err := decodeForward(value)
+			m, err := decodeForward(value, v)
 			if err != nil {
 				return err
 			}
@@ -77,16 +77,16 @@ func decodeFrame(b []byte) (frame, error) {
 	return f, err
 }
 
-func appendForward(b []byte, m *forward) []byte {
+func appendForward(b []byte, m *forward, v format) []byte {
 	b = appendUint(b, 1, uint64(m.kind))
 	b = appendUint(b, 2, m.id)
 	switch m.kind {
 	case forwardCall:
-		b = appendBytes(b, 3, appendCommand(nil, &m.cmd))
+		b = appendBytes(b, 3, v.appendCommand(nil, &m.cmd))
 	case forwardLeave:
 		b = appendUint(b, 4, uint64(m.how))
 	case forwardResult:
-		b = appendBytes(b, 5, appendResult(nil, &m.result))
+		b = appendBytes(b, 5, v.appendResult(nil, &m.result))
 		b = appendUint(b, 6, uint64(m.remaining))
 		b = appendUint(b, 7, protowire.EncodeBool(m.timed))
 	case forwardIndex:
@@ -98,7 +98,7 @@ func appendForward(b []byte, m *forward) []byte {
 	return b
 }
 
-func decodeForward(b []byte) (forward, error) {
+func decodeForward(b []byte, v format) (forward, error) {
 	var m forward
 	err := eachField(b, func(num protowire.Number, typ protowire.Type, n uint64, value []byte) (err error) {
 		if (typ == protowire.BytesType) != (num == 3 || num == 5 || num == 10) {
@@ -110,11 +110,11 @@ func decodeForward(b []byte) (forward, error) {
 		case 2:
 			m.id = n
 		case 3:
-			m.cmd, err = decodeCommand(value)
+			m.cmd, err = v.decodeCommand(value)
 		case 4:
 			m.how = departure(min(n, 255))
 		case 5:
-			m.result, err = decodeResult(value)
+			m.result, err = v.decodeResult(value)
 		case 6:
 			m.remaining = span(n)
 		case 7:

@@ -56,7 +56,7 @@ func TestGoldenFrames(t *testing.T) {
 	var got strings.Builder
 	for _, name := range memberNames(samples) {
 		f := samples[name]
-		b, err := f.encode()
+		b, err := f.encode(newestFormat)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,11 +79,11 @@ func TestGoldenFrames(t *testing.T) {
 
 func TestFrameRoundTrip(t *testing.T) {
 	for name, f := range sampleFrames() {
-		b, err := f.encode()
+		b, err := f.encode(newestFormat)
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := decodeFrame(b)
+		back, err := decodeFrame(b, newestFormat)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -100,17 +100,17 @@ func TestFrameRoundTrip(t *testing.T) {
 
 func TestFrameOfANewerVersionIsRefused(t *testing.T) {
 	for name, f := range sampleFrames() {
-		b, err := f.encode()
+		b, err := f.encode(newestFormat)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := decodeFrame(appendUint(b, 9, 1)); !errors.Is(err, errUnknownFormat) {
+		if _, err := decodeFrame(appendUint(b, 9, 1), newestFormat); !errors.Is(err, errUnknownFormat) {
 			t.Errorf("%s with a field that is not known: %v", name, err)
 		}
 	}
 	unknown := frame{forwards: []forward{{kind: 99, id: 1}}}
-	b, _ := unknown.encode()
-	if _, err := decodeFrame(b); !errors.Is(err, errUnknownFormat) {
+	b, _ := unknown.encode(newestFormat)
+	if _, err := decodeFrame(b, newestFormat); !errors.Is(err, errUnknownFormat) {
 		t.Errorf("a kind that is not known: %v", err)
 	}
 }
@@ -127,7 +127,7 @@ func TestCutKeepsFramesSmall(t *testing.T) {
 	for ; !f.empty(); frames++ {
 		front := f.cut(maxFrameFill)
 		messages, forwards = messages+len(front.messages), forwards+len(front.forwards)
-		if b, err := front.encode(); err != nil || len(b) > maxFrameFill+2<<20 || len(b) > MaxFrame {
+		if b, err := front.encode(newestFormat); err != nil || len(b) > maxFrameFill+2<<20 || len(b) > MaxFrame {
 			t.Errorf("a frame of %d bytes, %v", len(b), err)
 		}
 	}
@@ -178,14 +178,14 @@ func TestCheckMessage(t *testing.T) {
 
 func FuzzDecodeFrame(f *testing.F) {
 	for _, sample := range sampleFrames() {
-		b, err := sample.encode()
+		b, err := sample.encode(newestFormat)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := decodeFrame(b)
+		got, err := decodeFrame(b, newestFormat)
 		if err != nil {
 			if !errors.Is(err, errMalformed) && !errors.Is(err, errUnknownFormat) {
 				t.Errorf("an error of no kind: %v", err)
@@ -195,15 +195,15 @@ func FuzzDecodeFrame(f *testing.F) {
 		for _, m := range got.messages {
 			_ = checkMessage(m, 1, 2)
 		}
-		again, err := got.encode()
+		again, err := got.encode(newestFormat)
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := decodeFrame(again)
+		back, err := decodeFrame(again, newestFormat)
 		if err != nil {
 			t.Fatalf("what was read cannot be read again: %v", err)
 		}
-		if third, _ := back.encode(); !bytes.Equal(again, third) && len(got.messages) == 0 {
+		if third, _ := back.encode(newestFormat); !bytes.Equal(again, third) && len(got.messages) == 0 {
 			t.Errorf("%x and %x", again, third)
 		}
 	})

@@ -12,9 +12,9 @@ import (
 // it first; the answer is a hello too, or carries a refusal. Members that are
 // not yet a cluster agree on one through nothing but hellos (see assembly).
 type hello struct {
-	// Protocol is the version of the frames. Entries is the newest version of
-	// log entries that this member reads: a leader writes nothing newer than
-	// all members read.
+	// Protocol is the newest version of the frames that this member speaks; two
+	// members speak the older one's. Entries is the newest format of log entries,
+	// and of the commands and results in frames, that it reads (format.go).
 	Protocol int `json:"protocol"`
 	Entries  int `json:"entries"`
 
@@ -36,8 +36,12 @@ type refusal struct {
 	Text     string `json:"text"`
 }
 
-// protocolVersion is the version of the frames that this build speaks.
-const protocolVersion = 1
+// oldestProtocol and newestProtocol are the versions of the frames that this
+// build speaks.
+const (
+	oldestProtocol = 1
+	newestProtocol = 1
+)
 
 // maxHello bounds a hello's bytes.
 const maxHello = 1 << 20
@@ -68,10 +72,10 @@ func refused(format string, args ...any) error {
 // errDiskLostThere when it is the peer, otherwise around errRefused.
 func (h *hello) judge(theirs *hello) error {
 	switch {
-	case theirs.Protocol != protocolVersion:
-		return refused("%s speaks protocol %d, this member %d", theirs.Name, theirs.Protocol, protocolVersion)
-	case theirs.Entries < codecVersion:
-		return refused("%s reads log entries up to version %d, this member writes %d", theirs.Name, theirs.Entries, codecVersion)
+	case theirs.Protocol < oldestProtocol:
+		return refused("%s speaks protocols up to %d, this member %d and newer: upgrade it first", theirs.Name, theirs.Protocol, oldestProtocol)
+	case theirs.Entries < int(oldestFormat):
+		return refused("%s reads log entries up to format %d, this member writes %d and newer: upgrade it first", theirs.Name, theirs.Entries, oldestFormat)
 	case theirs.ClusterName != h.ClusterName:
 		return refused("%s is of cluster %q, this member of %q", theirs.Name, theirs.ClusterName, h.ClusterName)
 	case theirs.Target != h.Name:
@@ -133,6 +137,9 @@ func (h *hello) heed(answer *hello, target string) error {
 	}
 	return h.judge(answer)
 }
+
+// newest is the newest format that a member reads.
+func (h *hello) newest() format { return format(min(h.Entries, 255)) }
 
 // memberNames lists names in order.
 func memberNames[V any](members map[string]V) []string {

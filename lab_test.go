@@ -31,6 +31,7 @@ type labNode struct {
 	id      uint64
 	r       *replica
 	log     *raft.MemoryStorage
+	build   format // what it reads and writes at most; 0 is newestFormat
 	limits  Limits
 	inbox   []*raftpb.Message
 	calls   []labForward
@@ -83,7 +84,7 @@ func (l *lab) boot(n *labNode) {
 	r, err := newReplica(replicaConfig{
 		self: n.id, smallest: n.id == 1, storage: n.log, applied: firstIndex, seed: 1000 * n.id,
 		electionTicks: labElectionTicks, tick: labTick, requestTimeout: 30 * time.Second,
-		limits: &n.limits, logger: slog.New(slog.DiscardHandler),
+		limits: &n.limits, logger: slog.New(slog.DiscardHandler), newest: n.newest(),
 	})
 	if err != nil {
 		l.t.Fatal(err)
@@ -93,11 +94,22 @@ func (l *lab) boot(n *labNode) {
 	r.begin(l.now)
 	for _, other := range l.nodes {
 		if other != n {
+			r.peerReads(other.id, other.newest())
 			r.peerUp(other.id)
 			r.sessionUp(other.id, 1)
+			if other.r != nil {
+				other.r.peerReads(n.id, n.newest())
+			}
 		}
 	}
 	l.settle()
+}
+
+func (n *labNode) newest() format {
+	if n.build == 0 {
+		return newestFormat
+	}
+	return n.build
 }
 
 // turn lets a node take what has arrived and work.

@@ -397,7 +397,7 @@ func (n *Node) raise(found Recovered) (*replica, error) {
 		self: id.Members[id.Name].NodeID, smallest: memberNames(id.Members)[0] == id.Name,
 		storage: n.log, applied: found.Snapshot.GetIndex(), seed: randomID(),
 		electionTicks: n.cfg.ElectionTicks, tick: n.cfg.TickInterval,
-		requestTimeout: n.cfg.RequestTimeout, limits: &n.cfg.Limits, logger: n.logger,
+		requestTimeout: n.cfg.RequestTimeout, limits: &n.cfg.Limits, logger: n.logger, newest: n.cfg.newest,
 	})
 }
 

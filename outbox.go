@@ -22,6 +22,7 @@ type outbox struct {
 	name string
 	id   uint64
 	node *Node
+	peer format        // the newest that both read; belongs to run
 	wake chan struct{} // room for one token; never closed
 
 	mu struct {
@@ -131,6 +132,7 @@ func (o *outbox) connect(ctx context.Context) (PeerStream, error) {
 		return nil, err
 	}
 	o.node.met(o.name, answer.ClientAddress)
+	o.peer = min(answer.newest(), o.node.cfg.newest)
 	return stream, nil
 }
 
@@ -151,7 +153,11 @@ func (o *outbox) serve(ctx context.Context, stream PeerStream) error {
 		o.breakStream()
 	}
 	o.mu.Unlock()
-	o.node.inbox.request(func(r *replica) { r.peerUp(o.id) })
+	reads := o.peer
+	o.node.inbox.request(func(r *replica) {
+		r.peerReads(o.id, reads)
+		r.peerUp(o.id)
+	})
 
 	var watch sync.WaitGroup
 	gone := make(chan struct{})
@@ -201,7 +207,7 @@ func (o *outbox) pump(stream PeerStream, gone <-chan struct{}) error {
 		o.mu.Unlock()
 		for !queue.empty() {
 			f := queue.cut(maxFrameFill)
-			b, err := f.encode()
+			b, err := f.encode(o.peer)
 			if err == nil {
 				err = stream.Send(b)
 			}

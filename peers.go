@@ -135,14 +135,17 @@ func (n *Node) receiveFrames(stream PeerStream, theirs hello) error {
 	}
 	self := n.assembly.identity().Members[n.cfg.Name].NodeID
 	session := n.sessions.Add(1)
-	n.inbox.inOrder(func(r *replica) { r.sessionUp(o.id, session) })
+	n.inbox.inOrder(func(r *replica) {
+		r.peerReads(o.id, theirs.newest())
+		r.sessionUp(o.id, session)
+	})
 	defer n.inbox.inOrder(func(r *replica) { r.sessionLost(o.id, session) })
 	for {
 		b, err := stream.Recv()
 		if err != nil {
 			return fmt.Errorf("receive from %s: %w", theirs.Name, err)
 		}
-		f, err := decodeFrame(b)
+		f, err := decodeFrame(b, n.cfg.newest)
 		if err != nil {
 			return fmt.Errorf("receive from %s: %w", theirs.Name, err)
 		}

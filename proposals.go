@@ -92,7 +92,7 @@ func (r *replica) proposeBatch() bool {
 	}
 	b.handsOver = r.handingOver
 	r.fill(b)
-	p.data = appendEntry(p.data[:0], &b.entry)
+	p.data = r.formats.writes.appendEntry(p.data[:0], &b.entry)
 	// raft keeps the bytes, so they get an array of their own.
 	err := r.raw.Propose(append([]byte(nil), p.data...))
 	if err != nil {

@@ -107,11 +107,11 @@ func TestAnswerWithImpossibleNumbersIsRefused(t *testing.T) {
 		{code: pb.ErrorCode_OK, lock: lockView{id: "a", waiters: -1}},
 	} {
 		f := frame{forwards: []forward{{kind: forwardResult, id: 1, result: res}}}
-		b, err := f.encode()
+		b, err := f.encode(newestFormat)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := decodeFrame(b); err == nil {
+		if _, err := decodeFrame(b, newestFormat); err == nil {
 			t.Errorf("%+v was let through", res)
 		}
 	}

@@ -63,6 +63,7 @@ type replica struct {
 	heard    map[uint64]int    // the tick of each peer's last message
 
 	disk               diskWatch
+	formats            formats
 	stats              stats
 	tidings            tidings
 	diskTerm, diskVote uint64 // of the last hard state that went to the disk
@@ -104,6 +105,7 @@ type replicaConfig struct {
 	requestTimeout time.Duration
 	limits         *Limits
 	logger         *slog.Logger
+	newest         format // that this build reads and writes
 }
 
 func newReplica(cfg replicaConfig) (*replica, error) {
@@ -134,8 +136,8 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 		limits: cfg.limits, bounds: cfg.limits.bounds(), logger: cfg.logger,
 		electionTicks: cfg.electionTicks, requestTimeout: cfg.requestTimeout,
 		raw: raw, table: newTable(), applied: cfg.applied,
-		clock:    clusterClock{maxJump: 2 * time.Duration(cfg.electionTicks) * cfg.tick},
-		waits:    newWaits(),
+		clock: clusterClock{maxJump: 2 * time.Duration(cfg.electionTicks) * cfg.tick},
+		waits: newWaits(), formats: newFormats(cfg.newest),
 		forwards: forwards{calls: map[uint64]*call{}, last: cfg.seed},
 		tidings:  tidings{peers: map[uint64]*raftpb.Message{}},
 		up:       map[uint64]bool{}, sessions: map[uint64]uint64{}, heard: map[uint64]int{},
@@ -167,6 +169,7 @@ func (r *replica) tick() {
 	r.ticks++
 	r.refused = false
 	r.watchDisk()
+	r.agreeOnFormat()
 	if r.mayCampaign() {
 		r.raw.Tick()
 	}
@@ -445,7 +448,7 @@ func (r *replica) applyEntry(e *raftpb.Entry) error {
 		r.applyBatch(b)
 		return nil
 	}
-	err := decodeEntryInto(e.GetData(), &r.decoded)
+	err := r.formats.own.decodeEntryInto(e.GetData(), &r.decoded)
 	if errors.Is(err, errUnknownFormat) {
 		return fmt.Errorf("%w: %w", ErrUnknownFormat, err)
 	}

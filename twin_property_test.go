@@ -668,19 +668,19 @@ func TestCodecKeepsWhatLogsHold(t *testing.T) {
 	check := func(log []entry) string {
 		table := newTable()
 		for i := range log {
-			e, err := decodeEntry(appendEntry(nil, &log[i]))
+			e, err := newestFormat.decodeEntry(newestFormat.appendEntry(nil, &log[i]))
 			if d := codecDiff(log[i], e, err); d != "" {
 				return d
 			}
 			for _, c := range log[i].commands {
 				c.arrival = 0 // is not set on the way to the leader
-				back, err := decodeCommand(appendCommand(nil, &c))
+				back, err := newestFormat.decodeCommand(newestFormat.appendCommand(nil, &c))
 				if d := codecDiff(c, back, err); d != "" {
 					return d
 				}
 			}
 			for _, r := range table.apply(&log[i]).results {
-				back, err := decodeResult(appendResult(nil, &r))
+				back, err := newestFormat.decodeResult(newestFormat.appendResult(nil, &r))
 				if d := codecDiff(r, back, err); d != "" {
 					return d
 				}

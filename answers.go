@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -185,23 +187,12 @@ func estimatedWait(rep *reply) time.Duration {
 }
 
 func checkListing(req *client.GetLocksRequest) *failure {
-	const code = pb.ErrorCode_INVALID_ARGUMENT
-	if req.Limit < 0 {
-		return outOfRange(code, "limit", strconv.Itoa(int(req.Limit)), "0", "2147483647")
+	fault := cmp.Or(input.Count("limit", req.Limit), input.Count("offset", req.Offset), input.StartAfter(req.StartAfter))
+	if f := req.Filter; f != nil {
+		fault = cmp.Or(fault,
+			input.Pattern("lock_id_pattern", f.LockIDPattern), input.Pattern("owner_id_pattern", f.OwnerIDPattern))
 	}
-	if req.Offset < 0 {
-		return outOfRange(code, "offset", strconv.Itoa(int(req.Offset)), "0", "2147483647")
-	}
-	if len(req.StartAfter) > maxIDBytes {
-		return outOfRange(code, "start_after", req.StartAfter, "0", strconv.Itoa(maxIDBytes))
-	}
-	if req.Filter == nil {
-		return nil
-	}
-	if f := checkPattern("lock_id_pattern", req.Filter.LockIDPattern); f != nil {
-		return f
-	}
-	return checkPattern("owner_id_pattern", req.Filter.OwnerIDPattern)
+	return faulty(pb.ErrorCode_INVALID_ARGUMENT, fault)
 }
 
 // listingOf scans the clone of the table in a reply. A limit of 0 gathers all

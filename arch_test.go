@@ -33,8 +33,9 @@ var arrows = map[string][]string{
 	"pb":               {},
 	"internal/clock":   {},
 	"internal/callctx": {},
-	"client":           {"pb", "internal/clock", "internal/callctx"},
-	"":                 {"client", "pb", "internal/clock", "internal/callctx"},
+	"internal/input":   {},
+	"client":           {"pb", "internal/clock", "internal/callctx", "internal/input"},
+	"":                 {"client", "pb", "internal/clock", "internal/callctx", "internal/input"},
 
 	"internal/lockservice": {"client", "pb", "internal/clock", "internal/callctx"},
 

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
-	"unicode/utf8"
 
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -110,43 +109,15 @@ func stillUnknown(f *failure) *failure {
 	return &unknown
 }
 
-// badField is the refusal of a request's field, by its name on the wire.
-func badField(code pb.ErrorCode, field, value, why string) *failure {
-	return &failure{
-		code:    code,
-		message: field + " " + why,
-		details: map[string]string{
-			"field": field, "value": quoted(value), detailOutcome: outcomeNotProposed,
-		},
+// faulty is the refusal of a request's field.
+func faulty(code pb.ErrorCode, fault *input.Fault) *failure {
+	if fault == nil {
+		return nil
 	}
-}
-
-// outOfRange is badField for a number or length with bounds.
-func outOfRange(code pb.ErrorCode, field, value, low, high string) *failure {
-	f := badField(code, field, value, "is not within "+low+" and "+high)
-	f.details["min"], f.details["max"] = low, high
+	f := failed(code, outcomeNotProposed, "%s", fault.Why)
+	f.details["field"], f.details["value"] = fault.Field, fault.Value
+	if fault.Max != "" {
+		f.details["min"], f.details["max"] = fault.Min, fault.Max
+	}
 	return f
-}
-
-// maxQuoted is how many bytes of a bad value are given back.
-const maxQuoted = 64
-
-// quoted is value in Go's quotes, at most maxQuoted bytes of it.
-func quoted(value string) string {
-	q := strconv.QuoteToASCII(value)
-	if len(q) <= maxQuoted {
-		return q
-	}
-	// The quotes may grow each byte fourfold; cut the value, not the quoting.
-	const keep = maxQuoted - len(`""...`)
-	cut := 0
-	for size := 0; cut < len(value); {
-		_, width := utf8.DecodeRuneInString(value[cut:])
-		size += len(strconv.QuoteToASCII(value[cut:cut+width])) - len(`""`)
-		if size > keep {
-			break
-		}
-		cut += width
-	}
-	return strconv.QuoteToASCII(value[:cut]) + "..."
 }

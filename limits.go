@@ -3,39 +3,24 @@ package raftlock
 import (
 	"cmp"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
-// Bounds on input that no configuration moves.
-const (
-	maxIDBytes       = 256 // lock_id, client_id
-	maxRequestBytes  = 128
-	maxPriority      = 1000
-	maxMetadata      = 32
-	maxMetadataKey   = 64
-	maxMetadataValue = 256
-	maxPatternBytes  = 1024
-)
-
-// check says what is wrong with a command as a caller made it, or nil.
+// check says what is wrong with a command as a caller made it, or nil. What no
+// configuration moves is package input'.
 func (l *Limits) check(c *command) *failure {
-	if f := checkID("lock_id", c.lock); f != nil {
-		return f
+	const code = pb.ErrorCode_INVALID_ARGUMENT
+	if f := input.ID("lock_id", c.lock); f != nil {
+		return faulty(code, f)
 	}
-	if f := checkID("client_id", c.client); f != nil {
-		return f
+	if f := input.ID("client_id", c.client); f != nil {
+		return faulty(code, f)
 	}
-	if len(c.request) > maxRequestBytes {
-		return outOfRange(pb.ErrorCode_INVALID_ARGUMENT, "request_id", c.request, "0", strconv.Itoa(maxRequestBytes))
-	}
-	if !plain(c.request) {
-		return badField(pb.ErrorCode_INVALID_ARGUMENT, "request_id", c.request, "must be UTF-8 without control characters")
+	if f := input.Request(c.request); f != nil {
+		return faulty(code, f)
 	}
 	switch c.kind {
 	case cmdAcquire:
@@ -43,8 +28,8 @@ func (l *Limits) check(c *command) *failure {
 	case cmdRenew:
 		return l.checkTTL("new_ttl", c.ttl)
 	case cmdEnqueue:
-		if f := checkPriority(c.priority); f != nil {
-			return f
+		if f := input.Priority(c.priority); f != nil {
+			return faulty(code, f)
 		}
 		return l.checkWait("timeout", c.timeout)
 	}
@@ -62,8 +47,8 @@ func (l *Limits) checkAcquire(c *command) *failure {
 			return f
 		}
 	}
-	if f := checkPriority(c.priority); f != nil {
-		return f
+	if f := input.Priority(c.priority); f != nil {
+		return faulty(pb.ErrorCode_INVALID_ARGUMENT, f)
 	}
 	return checkMetadata(c.metadata)
 }
@@ -93,69 +78,17 @@ func (l *Limits) checkWait(field string, wait span) *failure {
 
 func checkSpan(code pb.ErrorCode, field string, got span, low, high time.Duration) *failure {
 	if d := time.Duration(got); d < low || d > high {
-		return outOfRange(code, field, d.String(), low.String(), high.String())
-	}
-	return nil
-}
-
-func checkPriority(p int32) *failure {
-	if p < -maxPriority || p > maxPriority {
-		return outOfRange(pb.ErrorCode_INVALID_ARGUMENT, "priority", strconv.Itoa(int(p)),
-			strconv.Itoa(-maxPriority), strconv.Itoa(maxPriority))
-	}
-	return nil
-}
-
-func checkID(field, id string) *failure {
-	if len(id) < 1 || len(id) > maxIDBytes {
-		return outOfRange(pb.ErrorCode_INVALID_ARGUMENT, field, id, "1", strconv.Itoa(maxIDBytes))
-	}
-	if !plain(id) {
-		return badField(pb.ErrorCode_INVALID_ARGUMENT, field, id, "must be UTF-8 without control characters")
+		return faulty(code, input.OutOfRange(field, d.String(), low.String(), high.String()))
 	}
 	return nil
 }
 
 func checkMetadata(m metadata) *failure {
-	if len(m) > maxMetadata {
-		return outOfRange(pb.ErrorCode_INVALID_ARGUMENT, "metadata", strconv.Itoa(len(m)), "0", strconv.Itoa(maxMetadata))
+	fault := input.Entries(len(m))
+	for i := 0; i < len(m) && fault == nil; i++ {
+		fault = input.Entry(m[i].key, m[i].value)
 	}
-	for _, p := range m {
-		if len(p.key) < 1 || len(p.key) > maxMetadataKey {
-			return metadataRange("has a key whose length", p.key, 1, maxMetadataKey)
-		}
-		if len(p.value) > maxMetadataValue {
-			return metadataRange("has a value whose length", p.value, 0, maxMetadataValue)
-		}
-		if !utf8.ValidString(p.key) || !utf8.ValidString(p.value) {
-			return badField(pb.ErrorCode_INVALID_ARGUMENT, "metadata", p.key, "must be UTF-8")
-		}
-	}
-	return nil
-}
-
-func metadataRange(what, value string, low, high int) *failure {
-	f := outOfRange(pb.ErrorCode_INVALID_ARGUMENT, "metadata", value, strconv.Itoa(low), strconv.Itoa(high))
-	f.message = "metadata " + what + " is not within " + f.details["min"] + " and " + f.details["max"]
-	return f
-}
-
-func checkPattern(field, pattern string) *failure {
-	if len(pattern) > maxPatternBytes {
-		return outOfRange(pb.ErrorCode_INVALID_ARGUMENT, field, pattern, "0", strconv.Itoa(maxPatternBytes))
-	}
-	return nil
-}
-
-// plain reports whether s is UTF-8 without control characters. Nearly every id
-// is printable ASCII, which the first loop settles.
-func plain(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
-		}
-	}
-	return true
+	return faulty(pb.ErrorCode_INVALID_ARGUMENT, fault)
 }
 
 // metadataOf makes the table's form of a caller's map.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/raftlock/raftlock/client"
 	"github.com/raftlock/raftlock/internal/clock"
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -210,7 +211,7 @@ func (c *localClient) GetLockInfo(ctx context.Context, req *client.GetLockInfoRe
 		_, err := c.refuse(op, nilRequest)
 		return nil, err
 	}
-	if f := checkID("lock_id", req.LockID); f != nil {
+	if f := faulty(pb.ErrorCode_INVALID_ARGUMENT, input.ID("lock_id", req.LockID)); f != nil {
 		_, err := c.refuse(op, f)
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -63,8 +64,8 @@ func TestPendingBytes(t *testing.T) {
 	n := l.leader()
 	n.diskHung = true
 	var heavy metadata
-	for i := range maxMetadata {
-		heavy = append(heavy, pair{fmt.Sprintf("%064d", i), strings.Repeat("v", maxMetadataValue)})
+	for i := range input.MaxEntries {
+		heavy = append(heavy, pair{fmt.Sprintf("%064d", i), strings.Repeat("v", input.MaxValue)})
 	}
 	var calls []*call
 	for i := range maxPendingBytes/10_000 + 2_000 {

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -23,7 +24,7 @@ func (c *localClient) GetBackoffAdvice(ctx context.Context, req *client.BackoffA
 		_, err := c.refuse(op, nilRequest)
 		return nil, err
 	}
-	if f := checkID("lock_id", req.LockID); f != nil {
+	if f := faulty(pb.ErrorCode_INVALID_ARGUMENT, input.ID("lock_id", req.LockID)); f != nil {
 		_, err := c.refuse(op, f)
 		return nil, err
 	}

@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
-	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -82,7 +80,7 @@ type answerer interface{ GetError() *pb.ErrorDetail }
 // has answered; the answer may be a refusal. limit bounds the attempt.
 func (c *remote) attempt(ctx context.Context, x *exchange, e *endpoint, message proto.Message, limit time.Duration) *failure {
 	if size := proto.Size(message); size > c.cfg.MaxMessageSize {
-		return badField("request", strconv.Itoa(size), fmt.Sprintf("has more bytes than MaxMessageSize, %d", c.cfg.MaxMessageSize))
+		return tooLarge(size, c.cfg.MaxMessageSize)
 	}
 	if !c.endpoints.use(e) {
 		return failed(pb.ErrorCode_UNAVAILABLE, outcomeNotProposed, "its connection is closed")

@@ -2,50 +2,87 @@ package client
 
 import (
 	"cmp"
+	"maps"
+	"slices"
+	"strconv"
 	"unicode/utf8"
+
+	"github.com/raftlock/raftlock/internal/input"
+	"github.com/raftlock/raftlock/pb"
 )
 
-// The checks of this file are of what a message cannot carry. All others are
-// made by the cluster, which has the bounds.
+// The checks that are made before anything is sent: of the bounds that no
+// cluster can move. The others are the cluster's.
 
-const notText = "must be UTF-8 without control characters"
-
-// field is a field of a request by its name on the wire, and its text.
-type field struct{ name, text string }
-
-// checkTexts says which field cannot be sent, nil if all can.
-func checkTexts(fields ...field) *failure {
-	for _, f := range fields {
-		if !utf8.ValidString(f.text) {
-			return badField(f.name, f.text, notText)
-		}
+// faulty is the refusal of a field, nil for no fault.
+func faulty(fault *input.Fault) *failure {
+	if fault == nil {
+		return nil
 	}
-	return nil
+	f := failed(pb.ErrorCode_INVALID_ARGUMENT, outcomeNotProposed, "%s", fault.Why)
+	f.details["field"], f.details["value"] = fault.Field, fault.Value
+	if fault.Max != "" {
+		f.details["min"], f.details["max"] = fault.Min, fault.Max
+	}
+	f.final = true
+	return f
 }
 
-func checkEntries(name string, m map[string]string) *failure {
-	for key, value := range m {
-		if !utf8.ValidString(key) || !utf8.ValidString(value) {
-			return badField(name, key, "must be UTF-8")
-		}
-	}
-	return nil
+// tooLarge is the refusal of a message that the client's own settings forbid.
+func tooLarge(size, limit int) *failure {
+	return faulty(input.OutOfRange("request", strconv.Itoa(size), "0", strconv.Itoa(limit)))
 }
 
-func checkAcquire(req *AcquireRequest) *failure {
-	return cmp.Or(
-		checkTexts(field{"lock_id", req.LockID}, field{"client_id", req.ClientID}, field{"request_id", req.RequestID}),
-		checkEntries("metadata", req.Metadata),
+func nilRequest() *failure {
+	f := failed(pb.ErrorCode_INVALID_ARGUMENT, outcomeNotProposed, "request is nil")
+	f.final = true
+	return f
+}
+
+// checkIDs checks who asks for what.
+func checkIDs(lock, client string) *input.Fault {
+	return cmp.Or(input.ID("lock_id", lock), input.ID("client_id", client))
+}
+
+func checkAcquire(req *AcquireRequest) *input.Fault {
+	fault := cmp.Or(
+		checkIDs(req.LockID, req.ClientID), input.Request(req.RequestID),
+		input.Priority(req.Priority), input.Entries(len(req.Metadata)),
 	)
+	if fault != nil {
+		return fault
+	}
+	for _, key := range slices.Sorted(maps.Keys(req.Metadata)) {
+		if fault := input.Entry(key, req.Metadata[key]); fault != nil {
+			return fault
+		}
+	}
+	return nil
 }
 
-func checkListing(req *GetLocksRequest) *failure {
-	fault := checkTexts(field{"start_after", req.StartAfter})
-	if f := req.Filter; f != nil {
-		fault = cmp.Or(fault,
-			checkTexts(field{"lock_id_pattern", f.LockIDPattern}, field{"owner_id_pattern", f.OwnerIDPattern}),
-			checkEntries("metadata_filter", f.MetadataFilter),
-		)
+func checkListing(req *GetLocksRequest) *input.Fault {
+	fault := cmp.Or(
+		input.Count("limit", req.Limit), input.Count("offset", req.Offset),
+		input.StartAfter(req.StartAfter), checkText("start_after", req.StartAfter),
+	)
+	f := req.Filter
+	if f == nil || fault != nil {
+		return fault
+	}
+	fault = cmp.Or(
+		input.Pattern("lock_id_pattern", f.LockIDPattern), input.Pattern("owner_id_pattern", f.OwnerIDPattern),
+		checkText("lock_id_pattern", f.LockIDPattern), checkText("owner_id_pattern", f.OwnerIDPattern),
+	)
+	for key, value := range f.MetadataFilter {
+		fault = cmp.Or(fault, checkText("metadata_filter", key), checkText("metadata_filter", value))
 	}
 	return fault
+}
+
+// checkText checks what a message cannot carry: only UTF-8 has a place in it.
+func checkText(name, text string) *input.Fault {
+	if utf8.ValidString(text) {
+		return nil
+	}
+	return input.Bad(name, text, "must be UTF-8")
 }

@@ -76,7 +76,7 @@
 //	exchange.go    one call over all its attempts: passes, redirects, the verdict
 //	attempt.go     one attempt
 //	failure.go     why an attempt or a call failed, and the error that says so
-//	checks.go      what a message cannot carry
+//	checks.go      what is refused before anything is sent
 //	convert.go     from and to the messages of package pb
 //	withdrawal.go  taking back a call that was cancelled
 //	endpoints.go   where the cluster may be met: the order of trying, the leader, the pinned cluster

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -80,32 +79,6 @@ func endedBy(cause error) *failure {
 		f = failed(pb.ErrorCode_TIMEOUT, outcomeNotProposed, "the deadline of the call has passed")
 	}
 	f.cause = cause
-	return f
-}
-
-// badField is the refusal of a request before it is sent.
-func badField(field, value, why string) *failure {
-	f := failed(pb.ErrorCode_INVALID_ARGUMENT, outcomeNotProposed, "%s %s", field, why)
-	f.details["field"], f.details["value"] = field, quoted(value)
-	f.final = true
-	return f
-}
-
-// maxQuoted is how many bytes of a bad value are given back.
-const maxQuoted = 64
-
-// quoted is value in Go's quotes, at most maxQuoted bytes of it.
-func quoted(value string) string {
-	q := strconv.QuoteToASCII(value)
-	for cut := min(len(value), maxQuoted); len(q) > maxQuoted; cut-- {
-		q = strconv.QuoteToASCII(value[:cut]) + "..."
-	}
-	return q
-}
-
-func nilRequest() *failure {
-	f := failed(pb.ErrorCode_INVALID_ARGUMENT, outcomeNotProposed, "request is nil")
-	f.final = true
 	return f
 }
 

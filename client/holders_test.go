@@ -62,7 +62,9 @@ func (m *machine) Acquire(ctx context.Context, req *client.AcquireRequest) (*cli
 		return call(ctx, req)
 	}
 	res, err := m.RaftLockClient.Acquire(ctx, req)
-	m.here(res.Lock)
+	if res != nil { // a cluster that is down altogether has none
+		m.here(res.Lock)
+	}
 	return res, err
 }
 
@@ -75,7 +77,9 @@ func (m *machine) Renew(ctx context.Context, req *client.RenewRequest) (*client.
 		return call(ctx, req)
 	}
 	res, err := m.RaftLockClient.Renew(ctx, req)
-	m.here(res.Lock)
+	if res != nil { // a cluster that is down altogether has none
+		m.here(res.Lock)
+	}
 	return res, err
 }
 

@@ -1,12 +1,14 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -20,7 +22,7 @@ func (c *remote) Acquire(ctx context.Context, req *AcquireRequest) (*AcquireResu
 	}
 	answer := new(pb.AcquireResponse)
 	x := &exchange{
-		op: op, method: pb.RaftLock_Acquire_FullMethodName, lane: laneCalls, fault: checkAcquire(req),
+		op: op, method: pb.RaftLock_Acquire_FullMethodName, lane: laneCalls, fault: faulty(checkAcquire(req)),
 		wait: req.Wait, timeout: req.WaitTimeout, first: req.Attempt,
 		answer: answer, accepted: func() bool { return answer.GetAcquired() && answer.GetLock() != nil },
 		ask:       func(attempt int32, left time.Duration) proto.Message { return askAcquire(req, attempt, left) },
@@ -88,7 +90,7 @@ func (c *remote) Release(ctx context.Context, req *ReleaseRequest) (*ReleaseResu
 	answer := new(pb.ReleaseResponse)
 	f := c.run(ctx, &exchange{
 		op: op, method: pb.RaftLock_Release_FullMethodName, lane: laneUrgent,
-		fault:  checkTexts(field{"lock_id", req.LockID}, field{"client_id", req.ClientID}),
+		fault:  faulty(checkIDs(req.LockID, req.ClientID)),
 		ask:    always(&pb.ReleaseRequest{LockId: req.LockID, ClientId: req.ClientID, Version: req.Version}),
 		answer: answer, accepted: answer.GetReleased,
 		converged: func(f *failure) bool { return isOver(f, req.Version) },
@@ -126,7 +128,7 @@ func (c *remote) Renew(ctx context.Context, req *RenewRequest) (*RenewResult, er
 	answer := new(pb.RenewResponse)
 	x := &exchange{
 		op: op, method: pb.RaftLock_Renew_FullMethodName, lane: laneUrgent,
-		fault: checkTexts(field{"lock_id", req.LockID}, field{"client_id", req.ClientID}),
+		fault: faulty(checkIDs(req.LockID, req.ClientID)),
 		ask: always(&pb.RenewRequest{
 			LockId: req.LockID, ClientId: req.ClientID, Version: req.Version, NewTtl: askDuration(req.NewTTL),
 		}),
@@ -148,7 +150,7 @@ func (c *remote) EnqueueWaiter(ctx context.Context, req *EnqueueWaiterRequest) (
 	answer := new(pb.EnqueueWaiterResponse)
 	f := c.run(ctx, &exchange{
 		op: op, method: pb.RaftLock_EnqueueWaiter_FullMethodName, lane: laneCalls,
-		fault: checkTexts(field{"lock_id", req.LockID}, field{"client_id", req.ClientID}),
+		fault: faulty(cmp.Or(checkIDs(req.LockID, req.ClientID), input.Priority(req.Priority))),
 		ask: always(&pb.EnqueueWaiterRequest{
 			LockId: req.LockID, ClientId: req.ClientID, Timeout: askDuration(req.Timeout),
 			Priority: req.Priority, Version: req.Version,
@@ -177,7 +179,7 @@ func (c *remote) CancelWait(ctx context.Context, req *CancelWaitRequest) (*Cance
 	answer := new(pb.CancelWaitResponse)
 	f := c.run(ctx, &exchange{
 		op: op, method: pb.RaftLock_CancelWait_FullMethodName, lane: laneUrgent,
-		fault: checkTexts(field{"lock_id", req.LockID}, field{"client_id", req.ClientID}, field{"request_id", req.RequestID}),
+		fault: faulty(cmp.Or(checkIDs(req.LockID, req.ClientID), input.Request(req.RequestID))),
 		ask: always(&pb.CancelWaitRequest{
 			LockId: req.LockID, ClientId: req.ClientID, Version: req.Version, RequestId: req.RequestID,
 		}),

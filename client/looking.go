@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 
+	"github.com/raftlock/raftlock/internal/input"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -12,7 +13,7 @@ import (
 func askLockInfo(req *GetLockInfoRequest, answer *pb.GetLockInfoResponse) *exchange {
 	return &exchange{
 		op: "GetLockInfo", method: pb.RaftLock_GetLockInfo_FullMethodName, lane: laneCalls, reads: true,
-		fault:  checkTexts(field{"lock_id", req.LockID}),
+		fault:  faulty(input.ID("lock_id", req.LockID)),
 		ask:    always(&pb.GetLockInfoRequest{LockId: req.LockID, IncludeWaiters: req.IncludeWaiters}),
 		answer: answer, accepted: func() bool { return answer.GetLockInfo() != nil },
 	}
@@ -52,7 +53,7 @@ func (c *remote) GetLocks(ctx context.Context, req *GetLocksRequest) (*GetLocksR
 // listing gathers one page, or all of them if the request has no limit.
 func (c *remote) listing(ctx context.Context, req *GetLocksRequest) (*GetLocksResult, *failure) {
 	result := new(GetLocksResult)
-	page, fault := *req, checkListing(req)
+	page, fault := *req, faulty(checkListing(req))
 	for first := true; ; first = false {
 		answer := new(pb.GetLocksResponse)
 		x := &exchange{
@@ -119,7 +120,7 @@ func (c *remote) Health(ctx context.Context, req *HealthRequest) (*HealthStatus,
 	answer := new(pb.HealthResponse)
 	f := c.run(ctx, &exchange{
 		op: op, method: pb.RaftLock_Health_FullMethodName, lane: laneCalls, reads: true, itself: true,
-		fault:  checkTexts(field{"service_name", req.ServiceName}),
+		fault:  faulty(checkText("service_name", req.ServiceName)),
 		ask:    always(&pb.HealthRequest{ServiceName: req.ServiceName}),
 		answer: answer, accepted: func() bool { return answer.GetHealthInfo() != nil || answer.GetStatus() != 0 },
 	})
@@ -151,7 +152,7 @@ func (c *remote) GetBackoffAdvice(ctx context.Context, req *BackoffAdviceRequest
 	answer := new(pb.BackoffAdviceResponse)
 	f := c.run(ctx, &exchange{
 		op: op, method: pb.RaftLock_GetBackoffAdvice_FullMethodName, lane: laneCalls, reads: true,
-		fault:  checkTexts(field{"lock_id", req.LockID}),
+		fault:  faulty(input.ID("lock_id", req.LockID)),
 		ask:    always(&pb.BackoffAdviceRequest{LockId: req.LockID}),
 		answer: answer, accepted: func() bool { return answer.GetAdvice() != nil },
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"strings"
@@ -109,9 +110,9 @@ func TestWhatCannotBeSent(t *testing.T) {
 		}
 		list := func(req *GetLocksRequest) error { _, err := c.GetLocks(ctx, req); return err }
 		_, release := c.Release(ctx, &ReleaseRequest{LockID: bad})
-		_, renew := c.Renew(ctx, &RenewRequest{ClientID: bad})
-		_, enqueue := c.EnqueueWaiter(ctx, &EnqueueWaiterRequest{ClientID: bad})
-		_, cancel := c.CancelWait(ctx, &CancelWaitRequest{RequestID: bad})
+		_, renew := c.Renew(ctx, &RenewRequest{LockID: "l", ClientID: bad})
+		_, enqueue := c.EnqueueWaiter(ctx, &EnqueueWaiterRequest{LockID: "l", ClientID: bad})
+		_, cancel := c.CancelWait(ctx, &CancelWaitRequest{LockID: "l", ClientID: "me", RequestID: bad})
 		_, info := c.GetLockInfo(ctx, &GetLockInfoRequest{LockID: bad})
 		_, health := c.Health(ctx, &HealthRequest{ServiceName: bad})
 		_, advice := c.GetBackoffAdvice(ctx, &BackoffAdviceRequest{LockID: bad})
@@ -124,7 +125,19 @@ func TestWhatCannotBeSent(t *testing.T) {
 			{"request_id", acquire(func(r *AcquireRequest) { r.RequestID = bad })},
 			{"metadata", acquire(func(r *AcquireRequest) { r.Metadata = map[string]string{"k": bad} })},
 			{"metadata", acquire(func(r *AcquireRequest) { r.Metadata = map[string]string{bad: "v"} })},
-			{"request", acquire(func(r *AcquireRequest) { r.LockID = strings.Repeat("x", 2000) })},
+			{"lock_id", acquire(func(r *AcquireRequest) { r.LockID = "" })},
+			{"lock_id", acquire(func(r *AcquireRequest) { r.LockID = "a\n" })},
+			{"client_id", acquire(func(r *AcquireRequest) { r.ClientID = strings.Repeat("x", 257) })},
+			{"request_id", acquire(func(r *AcquireRequest) { r.RequestID = strings.Repeat("x", 129) })},
+			{"priority", acquire(func(r *AcquireRequest) { r.Priority = 1001 })},
+			{"metadata", acquire(func(r *AcquireRequest) { r.Metadata = map[string]string{"": ""} })},
+			{"request", acquire(func(r *AcquireRequest) {
+				r.Metadata = map[string]string{}
+				for i := range 5 {
+					r.Metadata[fmt.Sprint(i)] = strings.Repeat("v", 250)
+				}
+			})},
+			{"limit", list(&GetLocksRequest{Limit: -1})}, {"offset", list(&GetLocksRequest{Offset: -1})},
 			{"lock_id", release}, {"client_id", renew}, {"client_id", enqueue}, {"request_id", cancel},
 			{"lock_id", info}, {"service_name", health}, {"lock_id", advice},
 			{"start_after", list(&GetLocksRequest{StartAfter: bad})},

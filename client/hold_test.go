@@ -96,13 +96,20 @@ func TestHoldsExcludeEachOther(t *testing.T) {
 		equal(t, "the wait", time.Since(begun), time.Minute)
 
 		got := make(chan *client.Held)
-		go func() { got <- mustHold(t, m, "a", client.WithClientID("me")) }()
+		go func() {
+			h, err := client.Hold(t.Context(), m, "a", client.WithClientID("me"))
+			equal(t, "the error of the hold that waits", err, nil)
+			got <- h
+		}()
 		time.Sleep(10 * time.Minute) // as long as it takes
 		equal(t, "the number of waiters", info(t, m, "a").WaiterCount, int32(1))
 		if err := h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		next := <-got
+		if next == nil {
+			return
+		}
 		if next.Token() <= h.Token() || next.Err() != nil {
 			t.Errorf("token %d after %d, %v", next.Token(), h.Token(), next.Err())
 		}
@@ -289,6 +296,48 @@ func TestGrantThatCameTooLate(t *testing.T) {
 		is(t, "a grant that came after its local end", err, client.ErrLockLost)
 		synctest.Wait()
 		isFree(t, m, "a")
+	})
+}
+
+// A machine may sleep while it waits: what it is granted afterwards it holds. What
+// it was granted before, and slept through, it does not.
+func TestMachineSleepsWhileItWaits(t *testing.T) {
+	bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+		m := newMachine(c.Client())
+		holder := acquired(t, c.Client(), "a", time.Hour)
+		got := make(chan *client.Held)
+		go func() {
+			h, err := client.Hold(t.Context(), m, "a")
+			equal(t, "the error of the hold that waited", err, nil)
+			got <- h
+		}()
+		synctest.Wait()
+		m.warp.Pause()
+		time.Sleep(5 * time.Minute)
+		m.warp.Wake()
+		if err := holder.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+		h := <-got
+		if h == nil {
+			return
+		}
+		equal(t, "Err", h.Err(), nil)
+		equal(t, "the end", h.Lock().ExpiresAt.Sub(m.Clock().Now()), 30*time.Second)
+		if err := h.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+
+		m.onAcquire(func(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
+			res, err := m.RaftLockClient.Acquire(ctx, req)
+			m.warp.Pause()
+			time.Sleep(5 * time.Minute)
+			m.warp.Wake()
+			m.here(res.Lock)
+			return res, err
+		})
+		_, err := client.Hold(t.Context(), m, "a")
+		is(t, "a grant that was slept through", err, client.ErrLockLost)
 	})
 }
 

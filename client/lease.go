@@ -98,7 +98,11 @@ func acquire(ctx context.Context, c RaftLockClient, want AcquireRequest) (*lease
 	if err == nil && ctx.Err() != nil {
 		err = endedError("Acquire", ctx)
 	}
-	if err == nil && !l.begin(ctx, res.Lock, from, want.TTL) {
+	lock := res.Lock
+	if err == nil && l.clock.SleptSince(from) > 0 {
+		lock, from, err = l.confirm(ctx, lock, want.TTL)
+	}
+	if err == nil && !l.begin(ctx, lock, from, want.TTL) {
 		err = NewClientError("Acquire", errExpired, pb.ErrorCode_TIMEOUT, nil)
 	}
 	if err != nil {
@@ -106,6 +110,32 @@ func acquire(ctx context.Context, c RaftLockClient, want AcquireRequest) (*lease
 		return nil, err
 	}
 	return l, nil
+}
+
+// confirm renews a grant before its lease begins: the machine has slept during
+// the call, perhaps in the queue and perhaps under the grant, and nobody here can
+// tell what is left of it.
+func (l *lease) confirm(ctx context.Context, lock *Lock, ttl time.Duration) (*Lock, clock.Mark, error) {
+	if ttl <= 0 {
+		ttl = defaultTTL
+	}
+	from := l.clock.Mark()
+	res, err := l.client.Renew(ctx, l.renewal(ttl))
+	if isRefusal(err) {
+		err = fmt.Errorf("%w: %w", ErrLockLost, err)
+	}
+	if err != nil {
+		return nil, from, err
+	}
+	if res != nil && res.Lock != nil {
+		lock = res.Lock
+	}
+	return lock, from, nil
+}
+
+// renewal is the request that renews the grant.
+func (l *lease) renewal(ttl time.Duration) *RenewRequest {
+	return &RenewRequest{LockID: l.lockID, ClientID: l.clientID, Version: l.version, NewTTL: ttl}
 }
 
 // begin starts the life of a lease that was granted, and reports whether it has
@@ -238,7 +268,7 @@ func (l *lease) renew(ctx context.Context, ttl time.Duration) error {
 	defer cancel(nil)
 	defer context.AfterFunc(l.life, func() { cancel(context.Cause(l.life)) })()
 	from := l.clock.Mark()
-	res, err := l.client.Renew(ctx, &RenewRequest{LockID: l.lockID, ClientID: l.clientID, Version: l.version, NewTTL: ttl})
+	res, err := l.client.Renew(ctx, l.renewal(ttl))
 	if err == nil && (res == nil || !res.Renewed) {
 		err = NewClientError("Renew", ErrUnavailable, pb.ErrorCode_ERROR_CODE_UNSPECIFIED, nil)
 		if res != nil && res.Error != nil {

@@ -19,11 +19,15 @@ func (m Mark) Time() time.Time { return m.at }
 // that is harmless for a member, whose locks then last longer, but a holder that
 // relied on it would believe in a lock which the cluster has long given away.
 func (c Clock) Since(m Mark) time.Duration {
-	elapsed := c.Now().Sub(m.at)
+	return c.Now().Sub(m.at) + c.SleptSince(m)
+}
+
+// SleptSince is how much of the time since a mark the machine has slept.
+func (c Clock) SleptSince(m Mark) time.Duration {
 	if slept := c.slept() - m.slept; slept >= sleepNoise {
-		elapsed += slept
+		return slept
 	}
-	return elapsed
+	return 0
 }
 
 // sleepNoise is what two readings of slept differ by at most without a sleep.

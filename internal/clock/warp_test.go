@@ -124,6 +124,9 @@ func TestWake(t *testing.T) {
 		if got := c.Since(mark); got != time.Hour+time.Second {
 			t.Errorf("and since the mark %v", got)
 		}
+		if got := c.SleptSince(mark); got != time.Hour {
+			t.Errorf("of that it slept %v", got)
+		}
 		<-timer.C
 		if got := time.Since(real); got != time.Hour+time.Minute {
 			t.Errorf("the timer fired after %v", got)

@@ -101,7 +101,7 @@ func TestHoldsExcludeEachOther(t *testing.T) {
 			equal(t, "the error of the hold that waits", err, nil)
 			got <- h
 		}()
-		time.Sleep(10 * time.Minute) // as long as it takes
+		time.Sleep(3 * time.Minute) // as long as it takes
 		equal(t, "the number of waiters", info(t, m, "a").WaiterCount, int32(1))
 		if err := h.Release(t.Context()); err != nil {
 			t.Error(err)

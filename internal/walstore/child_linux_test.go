@@ -22,7 +22,10 @@ const (
 	childEnv = "RAFTLOCK_WALSTORE_CHILD" // how the disk is to fail
 	dirEnv   = "RAFTLOCK_WALSTORE_DIR"
 
+	countEnv = "RAFTLOCK_WALSTORE_COUNT" // the file of the count of live
+
 	childStarts = "start" // a fault that is none: see start
+	childLives  = "live"  // see live
 
 	childNeverFailed = 30  // as many appends returned nil
 	childRefused     = 101 // Open or Load did; the text is on stderr
@@ -45,6 +48,7 @@ func child() int {
 	wal.SegmentSizeBytes = testSegmentSize
 	s, err := Open(Config{Dir: os.Getenv(dirEnv)})
 	if err == nil {
+		s.check = storagetest.CheckSnapshot
 		_, err = s.Load()
 	}
 	if err != nil {
@@ -53,6 +57,9 @@ func child() int {
 	}
 	if os.Getenv(childEnv) == childStarts {
 		return start(s)
+	}
+	if os.Getenv(childEnv) == childLives {
+		return live(s)
 	}
 	if limit, err := strconv.ParseUint(os.Getenv(childEnv), 10, 64); err == nil {
 		signal.Ignore(syscall.SIGXFSZ)

@@ -39,6 +39,9 @@ func (s *Store) openWAL() (raftlock.Recovered, error) {
 	s.ledger = found.log
 	s.ledger.standOn(base.index, base.term)
 	entries, err := s.readWAL(base)
+	if err == nil {
+		err = s.releaseOld()
+	}
 	if err != nil {
 		return raftlock.Recovered{}, errors.Join(err, s.closeWAL())
 	}
@@ -172,6 +175,15 @@ func (s *Store) readWAL(base mark) (entries []*raftpb.Entry, err error) {
 		}
 	}
 	return entries, nil
+}
+
+// releaseOld removes the segments that a process had no time to remove.
+func (s *Store) releaseOld() error {
+	segments, err := listSegments(s.walDir())
+	if err != nil {
+		return err
+	}
+	return s.releaseSegments(segments, s.kept[0])
 }
 
 // nameAgain writes the record of the snapshot that the log stands on once more,

@@ -52,3 +52,9 @@ func CheckSnapshot(r io.Reader) (*raftpb.SnapshotMetadata, error) {
 	}
 	return meta, proto.Unmarshal(head[:size], meta)
 }
+
+// OfNewerFormat makes of a snapshot what a later version would have written.
+func OfNewerFormat(b []byte) []byte {
+	b = append([]byte("snap2"), b[len(standInMagic):len(b)-4]...)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
+}

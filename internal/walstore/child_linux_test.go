@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"go.etcd.io/etcd/server/v3/storage/wal"
-
 	"github.com/raftlock/raftlock/internal/storagetest"
 )
 
@@ -44,8 +42,7 @@ func childData(i int) string { return strings.Repeat(fmt.Sprintf("entry %d ", i)
 // child appends to the log in a directory until that fails, and returns how many
 // entries were acknowledged.
 func child() int {
-	setSegmentSize()
-	wal.SegmentSizeBytes = testSegmentSize
+	UseSegmentSize(testSegmentSize)
 	s, err := Open(Config{Dir: os.Getenv(dirEnv)})
 	if err == nil {
 		s.check = storagetest.CheckSnapshot

@@ -152,20 +152,20 @@ func (s *Store) keep(m mark) error {
 // first on, each for good before the next, so that what is left after a crash
 // has no gap.
 func (s *Store) releaseSegments(segments []segment, oldest mark) error {
-	first := segments[0].seq
+	first := segments[0]
 	for _, seg := range segments {
 		if seg.index <= oldest.index && seg.seq <= oldest.seq {
-			first = seg.seq
+			first = seg
 		}
 	}
-	if first == segments[0].seq {
+	if first == segments[0] {
 		return nil
 	}
-	if err := s.wal.ReleaseLockTo(oldest.index); err != nil {
+	if err := s.wal.ReleaseLockTo(first.index + 1); err != nil { // keeps the last one below that
 		return err
 	}
 	for _, seg := range segments {
-		if seg.seq >= first {
+		if seg.seq >= first.seq {
 			break
 		}
 		if err := s.remove(seg.path); err != nil {

@@ -33,6 +33,14 @@ const segmentSize = 16 << 20
 // The variable is the process's, hence once, whatever a host does with it later.
 var setSegmentSize = sync.OnceFunc(func() { wal.SegmentSizeBytes = segmentSize })
 
+// UseSegmentSize makes the segments of this process so big, in bytes, from the
+// next Open on: for tests, that want to see a log of several without writing
+// 16 MiB each. It must not run beside any other call of this package.
+func UseSegmentSize(bytes int64) {
+	setSegmentSize() // or the first Open would
+	wal.SegmentSizeBytes = bytes
+}
+
 var (
 	errClosed    = errors.New("walstore: closed")
 	errNotLoaded = errors.New("walstore: not loaded, or loaded twice")

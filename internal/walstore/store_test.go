@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	if wal.SegmentSizeBytes != segmentSize {
 		panic("the segment size was not set")
 	}
-	wal.SegmentSizeBytes = testSegmentSize
+	UseSegmentSize(testSegmentSize)
 	goleak.VerifyTestMain(m)
 }
 

@@ -314,8 +314,10 @@ func (c *remote) pause(ctx context.Context, d time.Duration) {
 
 // reason is f in the words that stand behind an endpoint's name.
 func (f *failure) reason() string {
-	if f.message == "" {
-		return f.code.String()
+	if err := ErrorFromCode(f.code); err != nil {
+		if text := f.text(err); text != "" {
+			return text
+		}
 	}
-	return f.message
+	return f.code.String()
 }

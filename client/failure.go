@@ -119,7 +119,7 @@ func (f *failure) text(around error) string {
 			return rest
 		}
 	}
-	text = strings.ReplaceAll(text, ErrOutcomeUnknown.Error(), "outcome unknown")
+	text = strings.TrimSuffix(strings.TrimSuffix(text, ErrOutcomeUnknown.Error()), ": ")
 	if text == around.Error() {
 		return ""
 	}

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -92,14 +90,11 @@ func (c *connection) tls() (*tls.Config, error) {
 		own.Certificates = []tls.Certificate{pair}
 	}
 	if c.ca != "" {
-		pem, err := os.ReadFile(c.ca)
+		pool, err := authorities("--ca", c.ca)
 		if err != nil {
-			return nil, misuse("read --ca: %w", err)
+			return nil, err
 		}
-		own.RootCAs = x509.NewCertPool()
-		if !own.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, misuse("read --ca: %s has no certificate in PEM", c.ca)
-		}
+		own.RootCAs = pool
 	}
 	return own, nil
 }

@@ -4,6 +4,7 @@
 //	raftlock lock NAME -- COMMAND    run a command while holding a lock
 //	raftlock ls, get, release        look at locks, give them back, take them away
 //	raftlock status                  ask every member how it is
+//	raftlock serve                   run a member for programs that do not embed one
 //	raftlock demo                    a cluster of three in one process: tokens, a
 //	                                 queue, a leader that dies, a stale token that
 //	                                 is refused
@@ -22,7 +23,7 @@
 // from the environment. lock.go is the command lock, around package supervise,
 // witness.go what it learns from renewals, signals_*.go the signals it takes.
 // ls.go, get.go, release.go and status.go are the commands of those names, view.go
-// how locks are shown.
+// how locks are shown. serve.go runs a member, papers.go reads its certificates.
 // demo.go is the demo's script, trio.go its cluster, links.go the connections that
 // it can cut, stage.go how it talks; version.go is the version.
 package main

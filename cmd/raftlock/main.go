@@ -53,8 +53,8 @@ func rootCommand() *cobra.Command {
 		Use:   "raftlock",
 		Short: "Distributed locks with fencing tokens, on raft",
 		Long: "raftlock is a lock cluster that a Go service carries in its own process.\n" +
-			"This command takes its locks for other programs, looks at it, and shows one at\n" +
-			"work: run `raftlock demo`.",
+			"This command runs members of one for other programs, takes its locks for them,\n" +
+			"looks at it, and shows one at work: run `raftlock demo`.",
 		Example:           "  raftlock lock nightly-report -- ./report\n  raftlock ls\n  raftlock status",
 		Version:           version(),
 		SilenceErrors:     true, // run prints the error, once
@@ -63,7 +63,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		lockCommand(), lsCommand(), getCommand(), releaseCommand(), statusCommand(),
-		demoCommand(), versionCommand(),
+		serveCommand(), demoCommand(), versionCommand(),
 	)
 	return root
 }

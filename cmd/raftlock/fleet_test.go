@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for what must come about.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // fleet is a cluster in this process, which commands reach over TCP.
 type fleet struct {
@@ -98,6 +98,8 @@ type program struct {
 	*exec.Cmd
 	t        *testing.T
 	out, err bytes.Buffer
+	gone     chan struct{} // closed when it has ended
+	failure  error         // of waiting for it, then
 }
 
 func newProgram(t *testing.T, endpoints string, args []string) *program {
@@ -118,25 +120,39 @@ func (p *program) start() *program {
 	if err := p.Cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+	p.gone = make(chan struct{})
+	go func() {
+		defer close(p.gone)
+		p.failure = p.Cmd.Wait()
+	}()
 	p.t.Cleanup(func() {
-		if p.ProcessState == nil {
-			_ = p.Process.Kill() // it may have ended
-			_ = p.Cmd.Wait()
-		}
+		_ = p.Process.Kill() // it may have ended
+		<-p.gone
 	})
 	return p
+}
+
+func (p *program) ended() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // end waits for the exit code; −1 is a signal's.
 func (p *program) end() int {
 	p.t.Helper()
-	limit := time.AfterFunc(patience, func() { _ = p.Process.Kill() })
-	err := p.Cmd.Wait()
-	if !limit.Stop() {
+	select {
+	case <-p.gone:
+	case <-time.After(patience):
+		_ = p.Process.Kill()
+		<-p.gone
 		p.t.Fatalf("%v does not end: %s", p.Args, p.err.String())
 	}
-	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
-		p.t.Fatalf("%v: %v", p.Args, err)
+	if _, ok := errors.AsType[*exec.ExitError](p.failure); p.failure != nil && !ok {
+		p.t.Fatalf("%v: %v", p.Args, p.failure)
 	}
 	return p.ProcessState.ExitCode()
 }

@@ -25,6 +25,8 @@ type diskWatch struct {
 	offered bool // the leadership was offered, in this term
 	muted   bool // nobody took it: nothing is said to the peers
 	until   int  // the tick at which the offer is void
+
+	answered int // the tick of the last heartbeat that was answered
 }
 
 // observe notes how far the disk has come by a tick.
@@ -106,7 +108,11 @@ func (r *replica) withholds(m *raftpb.Message) bool {
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		return r.disk.muted
 	case raftpb.MsgHeartbeatResp:
-		return r.disk.hangs && r.ticks%max(1, r.electionTicks/2) != 0
+		if !r.disk.hangs || r.ticks-r.disk.answered >= r.electionTicks/2 {
+			r.disk.answered = r.ticks
+			return false
+		}
+		return true
 	}
 	return false
 }

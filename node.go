@@ -411,7 +411,9 @@ func (n *Node) loop(r *replica) error {
 	defer alarm.Stop()
 	var in arrivals
 	for ticked := false; ; {
-		n.inbox.gather()
+		if !ticked { // few turns of a busy member, all of an idle one
+			n.inbox.gather()
+		}
 		var now time.Time
 		in, now = n.inbox.take(in.reset())
 		r.begin(now)

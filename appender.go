@@ -87,7 +87,7 @@ func (a *appender) write(queue []*raftpb.Message) error {
 		responses = append(responses, m.GetResponses()...)
 	}
 	if err := a.storage.Append(hard, entries); err != nil {
-		return fmt.Errorf("append to log: %w", err)
+		return fmt.Errorf("append to log: %w (what it has acknowledged stands: see to the disk, and start the member again)", err)
 	}
 	if err := a.log.Append(entries); err != nil {
 		return fmt.Errorf("append to log: %w", err)

@@ -261,7 +261,10 @@ func (s *Store) save(hard *raftpb.HardState, entries []*raftpb.Entry) error {
 	if err := s.ledger.state(hard.GetTerm(), hard.GetVote(), hard.GetCommit()); err != nil {
 		return err
 	}
-	return s.wal.Save(hard, entries)
+	if err := s.wal.Save(hard, entries); err != nil {
+		return fmt.Errorf("save to the log in %s: %w", s.walDir(), err) // a failed fsync names no file
+	}
+	return nil
 }
 
 // Close implements raftlock.Storage. It ends the goroutine of the log and lets

@@ -373,10 +373,15 @@ func installKeeps(t *testing.T, disk Disk) {
 	s, entries := grown(t, disk, 20)
 	must(t, "Append", s.Append(nil, Entries(2, 21, "more", "and more")))
 	entries = append(entries, Entries(2, 21, "more", "and more")...)
+	Commit(t, s, Meta(5, 2), "own")
+	must(t, "SaveSnapshot", s.SaveSnapshot(Meta(5, 2)))
 	meta := Meta(21, 2)
 	Commit(t, s, meta, "of the leader")
 	must(t, "InstallSnapshot", s.InstallSnapshot(meta, Hard(3, 0, 21)))
-	reload(t, s, disk, standing(meta, Hard(3, 0, 21), entries[20:]...))
+	holds(t, s, Meta(5, 2), "own")
+	s = reload(t, s, disk, standing(meta, Hard(3, 0, 21), entries[20:]...))
+	holds(t, s, Meta(5, 2), "own")
+	holds(t, s, meta, "of the leader")
 }
 
 func installRefuses(t *testing.T, disk Disk) {

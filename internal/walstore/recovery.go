@@ -75,7 +75,7 @@ func (s *Store) chooseSnapshot(found *scan) (kept []mark, err error) {
 	marks := found.marks
 	for i := len(marks) - 1; i >= 0; i-- {
 		m := marks[i]
-		if !found.log.carries(m.index) {
+		if !found.carries(m) {
 			break // and so it is for all before it
 		}
 		err := s.judge(m)
@@ -109,7 +109,7 @@ func (s *Store) chooseSnapshot(found *scan) (kept []mark, err error) {
 func (s *Store) older(found *scan, marks []mark) *mark {
 	for i := len(marks) - 1; i >= 0; i-- {
 		m := marks[i]
-		if !found.log.carries(m.index) {
+		if !found.carries(m) {
 			return nil
 		}
 		if has, err := exists(s.snapshotPath(m)); m.index <= firstIndex || err == nil && has {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/raftlock/raftlock"
 	"github.com/raftlock/raftlock/internal/storagetest"
 )
@@ -210,6 +212,34 @@ func TestLoadRefusesTooFewSegments(t *testing.T) {
 	}
 }
 
+// A record is not enough: the entries behind the snapshot must be there, too.
+func TestLoadRefusesASnapshotWithoutTheEntriesBehindIt(t *testing.T) {
+	dir := t.TempDir()
+	s := storagetest.Started(t, diskAt(dir))
+	must(t, s.Append(storagetest.Hard(2, 7, 1), nil))
+	for i := uint64(2); i <= 45; i++ {
+		must(t, s.Append(storagetest.Hard(2, 7, i-1), storagetest.Entries(2, i, entryData(i))))
+	}
+	storagetest.Commit(t, s, storagetest.Meta(20, 2), "state")
+	must(t, s.SaveSnapshot(storagetest.Meta(20, 2)))
+	must(t, s.Close())
+	segments, err := listSegments(filepath.Join(dir, walName))
+	must(t, err)
+	for i, seg := range segments[:len(segments)-1] {
+		must(t, os.Remove(seg.path))
+		if segments[i+1].index > 20 {
+			refusesUnchanged(t, dir, "does not go on from any snapshot")
+			continue
+		}
+		copied := filepath.Join(t.TempDir(), "d")
+		copyDir(t, dir, copied)
+		found, err := tryLoad(t, copied)
+		if err != nil || found.Snapshot.GetIndex() != 20 || len(found.Entries) != 25 {
+			t.Errorf("from entry %d on: stands on %v with %d entries, %v", segments[i+1].index, found.Snapshot, len(found.Entries), err)
+		}
+	}
+}
+
 // What a dead process has left is removed: files that were being written, and
 // those that were never named.
 func TestLoadRemovesWhatWasNotNamed(t *testing.T) {
@@ -284,28 +314,19 @@ func TestSegmentsAfterAnInstalledSnapshot(t *testing.T) {
 	for _, lost := range []int{0, 5} { // entries beyond the snapshot, of a leader that lost
 		dir := t.TempDir()
 		s := storagetest.Started(t, diskAt(dir))
-		last := 100 + uint64(lost)
-		var data []string
-		for range last - 1 {
-			data = append(data, "entry")
-		}
+		data := slices.Repeat([]string{"entry"}, 99+lost)
 		must(t, s.Append(storagetest.Hard(2, 7, 90), storagetest.Entries(2, 2, data...)))
 		meta := storagetest.Meta(100, 3)
 		if lost == 0 {
 			meta = storagetest.Meta(5000, 3)
 		}
 		storagetest.Commit(t, s, meta, "installed")
-		must(t, s.InstallSnapshot(meta, storagetest.Hard(3, 0, meta.GetIndex())))
-		for round := range 3 {
-			must(t, s.Close())
-			again, found := storagetest.Load(t, diskAt(dir))
-			if found.Snapshot.GetIndex() != meta.GetIndex() || len(found.Entries) != 0 || found.Hard.GetCommit() != meta.GetIndex() {
-				t.Fatalf("lost %d, round %d: loaded\n%s", lost, round, storagetest.Text(found))
-			}
-			s = again
-			for range testSegmentSize / 20 { // states alone fill more than a segment
-				must(t, s.Append(storagetest.Hard(3, 7, meta.GetIndex()), nil))
-			}
+		must(t, s.InstallSnapshot(meta, storagetest.Hard(3, 7, meta.GetIndex())))
+		s = manyStates(t, dir, s, meta)
+		segments, err := listSegments(filepath.Join(dir, walName))
+		must(t, err)
+		if last := segments[len(segments)-1]; last.seq < 2 || last.index <= meta.GetIndex() {
+			t.Errorf("lost %d: segment %d is named after entry %d", lost, last.seq, last.index)
 		}
 		must(t, s.Append(nil, storagetest.Entries(3, meta.GetIndex()+1, "next")))
 		storagetest.Commit(t, s, storagetest.Meta(meta.GetIndex()+1, 3), "own")
@@ -316,6 +337,37 @@ func TestSegmentsAfterAnInstalledSnapshot(t *testing.T) {
 			t.Fatalf("lost %d: loaded\n%s%v", lost, storagetest.Text(found), err)
 		}
 	}
+}
+
+// Nor is the first state let go of by a member that waits for entries.
+func TestSegmentsAfterTheFirstState(t *testing.T) {
+	dir := t.TempDir()
+	s := storagetest.Started(t, diskAt(dir))
+	s = manyStates(t, dir, s, &raftpb.SnapshotMetadata{Index: new(uint64(1))})
+	must(t, s.Append(nil, storagetest.Entries(3, 2, "first")))
+	must(t, s.Close())
+	found, err := tryLoad(t, dir)
+	if err != nil || found.Snapshot.GetIndex() != 1 || len(found.Entries) != 1 {
+		t.Errorf("loaded\n%s%v", storagetest.Text(found), err)
+	}
+}
+
+// manyStates starts a member three times and fills more than a segment with
+// states each time.
+func manyStates(t *testing.T, dir string, s raftlock.Storage, meta *raftpb.SnapshotMetadata) raftlock.Storage {
+	t.Helper()
+	for round := range 3 {
+		must(t, s.Close())
+		again, found := storagetest.Load(t, diskAt(dir))
+		if found.Snapshot.GetIndex() != meta.GetIndex() || len(found.Entries) != 0 || found.Hard.GetCommit() != meta.GetIndex() {
+			t.Fatalf("round %d: loaded\n%s", round, storagetest.Text(found))
+		}
+		s = again
+		for range testSegmentSize / 20 {
+			must(t, s.Append(storagetest.Hard(3, 7, meta.GetIndex()), nil))
+		}
+	}
+	return s
 }
 
 // The file of a snapshot with any byte changed, or cut anywhere, is not taken for

@@ -25,6 +25,7 @@ type scan struct {
 	marks  []mark // the snapshots that the log names, rising; those before an installed one are gone
 	born   *mark  // the first state, of a log that begins with it; nil otherwise
 
+	first   uint64 // index in the first segment's name
 	seq     uint64 // of this segment
 	begins  bool   // this segment is the first one that there is
 	crc     uint32 // running
@@ -73,7 +74,7 @@ func scanLog(dir string) (*scan, error) {
 		switch {
 		case seg.seq == 0: // whose name listSegments knows
 		case i == 0:
-			s.top = seg.index
+			s.first, s.top = seg.index, seg.index
 		case seg.index == 0 || seg.index > s.top+1:
 			return nil, corruptFile(seg.path, "begins with entry %d by its name, the highest before it is %d", seg.index, s.top)
 		}
@@ -301,6 +302,10 @@ func (s *scan) takeMark(m mark) error {
 	}
 	return nil
 }
+
+// carries tells whether the log goes on from a snapshot that it names, and so that
+// etcd's code finds where, which goes by names.
+func (s *scan) carries(m mark) bool { return s.first <= m.index && s.log.carries(m.index) }
 
 // belongsTo checks that the log is the one that goes with an identity.
 func (s *scan) belongsTo(h header, voters []uint64, joined bool) error {

@@ -120,21 +120,23 @@ func dial(cfg client.Config) (client.Client, error) {
 }
 
 // explain says what the user can do about an error of a client.
-func (c *connection) explain(err error) error {
+func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, client.ErrUnavailable):
-		return &exit{exitNoCluster, fmt.Errorf("no member can be reached at %s: %s; see --endpoints, and `raftlock serve` starts a member", strings.Join(c.endpoints, ", "), reason(err))}
+		return &exit{exitNoCluster, fmt.Errorf("no member can be reached: %s; see --endpoints, and `raftlock serve` starts a member", reason(err))}
 	case errors.Is(err, client.ErrLeaderUnavailable):
-		return &exit{exitNoCluster, fmt.Errorf("the cluster at %s has no leader: %s; `raftlock status` shows who is up, and a majority must be", strings.Join(c.endpoints, ", "), reason(err))}
+		return &exit{exitNoCluster, fmt.Errorf("the cluster has no leader: %s; a majority must be up, and `raftlock status` shows who is", reason(err))}
 	}
 	return errors.New(reason(err))
 }
 
-var dialling = regexp.MustCompile(`connection error: desc = "transport: Error while dialing: ([^"]*)"`)
+// dialling is how gRPC tells that a connection could not be made; the address
+// stands before it already.
+var dialling = regexp.MustCompile(`connection error: desc = "transport: Error while dialing: (?:dial tcp \S+: )?(?:connect: )?([^"]*)"`)
 
 // reason is what a client's error says, without what is for programs.
 func reason(err error) string {

@@ -49,7 +49,7 @@ func (g *getting) run(cmd *cobra.Command, args []string) (err error) {
 	if errors.Is(err, client.ErrLockNotFound) {
 		return unknownLock(args[0])
 	} else if err != nil {
-		return g.explain(err)
+		return explain(err)
 	}
 	v := viewOf(info, time.Now())
 	if g.json {

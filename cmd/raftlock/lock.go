@@ -161,7 +161,7 @@ func (l *locking) run(cmd *cobra.Command) (err error) {
 	}
 	signal.Notify(signals, passedOn()...)
 	result, err := supervise.Run(l.spec(path, held, w, signals))
-	loss := l.release(held)
+	loss := l.release(held, result.Reason == supervise.ByItself)
 	switch {
 	case err != nil:
 		return notRun(err)
@@ -210,7 +210,7 @@ func (l *locking) acquire(ctx context.Context, cancel func(), w *witness, signal
 		case sig := <-signals:
 			cancel()
 			if o := <-done; o.held != nil {
-				_ = l.release(o.held) // nothing was done under it
+				_ = l.release(o.held, true) // nothing was done under it
 			}
 			return nil, &exit{exitSignal + number(sig), fmt.Errorf("%v while waiting for the lock %s", sig, l.name)}
 		case <-told.C:
@@ -268,7 +268,7 @@ func (l *locking) notAcquired(err error) error {
 	case errors.Is(err, client.ErrInvalidArgument), errors.Is(err, client.ErrInvalidTTL):
 		return misuse("the cluster refuses this: %s", reason(err))
 	}
-	return l.explain(err)
+	return explain(err)
 }
 
 func (l *locking) spec(path string, held *client.Held, w *witness, signals <-chan os.Signal) supervise.Spec {
@@ -309,8 +309,9 @@ func notRun(err error) error {
 
 // release gives the lock back. That the cluster cannot be reached for it is no
 // reason to change the command's exit code: the lock lapses. That there is none
-// to give back is, as somebody has taken it away while the command ran.
-func (l *locking) release(held *client.Held) error {
+// to give back is, as somebody has taken it away while the command ran. loud is
+// for a user who is told nothing else.
+func (l *locking) release(held *client.Held, loud bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), min(l.ttl, 5*time.Second))
 	defer cancel()
 	err := held.Release(ctx)
@@ -319,7 +320,7 @@ func (l *locking) release(held *client.Held) error {
 			return &exit{exitLost, fmt.Errorf("the lock %s was lost before the command had ended: another may have had it meanwhile", l.name)}
 		}
 	}
-	if err != nil {
+	if err != nil && loud {
 		l.say("the lock %s could not be released: %s; it will be free within %v", l.name, reason(err), l.ttl)
 	}
 	return nil

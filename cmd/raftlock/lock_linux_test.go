@@ -106,7 +106,7 @@ func TestLockExitCodes(t *testing.T) {
 		{"lock a --priority 5000 -- true", exitUsage, "the cluster refuses this"},
 		{"lock a --endpoints nowhere -- true", exitUsage, "host:port"},
 		{"lock a --endpoints 192.0.2.1:7001 -- true", exitUsage, "--insecure"},
-		{"lock a --endpoints 127.0.0.1:1 -- true", exitNoCluster, "no member can be reached at 127.0.0.1:1"},
+		{"lock a --endpoints 127.0.0.1:1 -- true", exitNoCluster, "no member can be reached: 127.0.0.1:1: connection refused; see --endpoints"},
 		{"lock taken --try -- true", exitNotAcquired, "held by other"},
 		{"lock taken --wait 200ms -- true", exitNotAcquired, "was not free within 200ms"},
 		{"lock a -- no-such-command", exitNotFound, `no command "no-such-command"`},

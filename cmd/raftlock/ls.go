@@ -61,7 +61,7 @@ func (l *listing) run(cmd *cobra.Command, args []string) (err error) {
 	views := []lockView{}
 	for info, err := range client.Locks(cmd.Context(), locks, &filter) {
 		if err != nil {
-			return l.explain(err)
+			return explain(err)
 		}
 		views = append(views, viewOf(info, time.Now()))
 	}

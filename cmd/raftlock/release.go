@@ -79,7 +79,7 @@ func (r *releasing) lookUp(ctx context.Context, locks client.RaftLockClient, nam
 	case errors.Is(err, client.ErrLockNotFound):
 		return unknownLock(name)
 	case err != nil:
-		return r.explain(err)
+		return explain(err)
 	case info.OwnerID == "":
 		return fmt.Errorf("nobody holds the lock %s", name)
 	case r.clientID != "" && r.clientID != info.OwnerID, r.token != 0 && r.token != info.Version:
@@ -101,5 +101,5 @@ func (r *releasing) refused(name string, err error) error {
 	case errors.Is(err, client.ErrNotLockOwner):
 		return fmt.Errorf("%s does not hold the lock %s; `raftlock get %s` shows who does", r.clientID, name, name)
 	}
-	return r.explain(err)
+	return explain(err)
 }

@@ -58,6 +58,12 @@ const long = 10 * time.Minute
 // reads as ended when all of them have.
 func start(t *testing.T, j job) *rig {
 	t.Helper()
+	return startLogging(t, j, nil)
+}
+
+// startLogging is start with another standard error than the rig's log.
+func startLogging(t *testing.T, j job, log *os.File) *rig {
+	t.Helper()
 	if j.TTL == 0 {
 		j.TTL = 4 * time.Second
 	}
@@ -87,6 +93,9 @@ func start(t *testing.T, j job) *rig {
 	r.cmd = exec.Command(self)
 	r.cmd.Env = append(os.Environ(), jobEnv+"="+string(text))
 	r.cmd.Dir, r.cmd.Stderr = r.dir, &r.log
+	if log != nil {
+		r.cmd.Stderr = log
+	}
 	out, err := r.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -394,6 +403,31 @@ func TestStoppedWatchdog(t *testing.T) {
 	if p := r.child(dog); p.pid != 0 && !p.ended() {
 		t.Errorf("the watchdog is left behind: %+v", p)
 	}
+}
+
+// Nobody reads what the watchdog says, as when a pager is stopped: it does its
+// work all the same.
+func TestUnreadLog(t *testing.T) {
+	t.Parallel()
+	unread, log, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unread.Close()
+	defer log.Close()
+	if err := log.SetWriteDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = log.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	r := startLogging(t, job{Script: "trap '' TERM\n" + forever, Renew: true}, log)
+	r.hears("ready")
+	r.kill(unix.SIGSTOP)
+	before(t, r.died(), r.lastEnd(), "ended before the end")
 }
 
 // What ends a process, or stops it, passes a watchdog by.

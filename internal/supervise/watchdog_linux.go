@@ -133,7 +133,14 @@ func watch(in io.Reader, out, log io.Writer) int {
 	defer a.close()
 	w := &watcher{alarm: a, orders: make(chan order), out: out, log: log}
 	go readOrders(in, w.orders)
-	if err := w.run(); err != nil {
+	err = w.run()
+	if w.told != nil {
+		select {
+		case <-w.told:
+		case <-time.After(writeLimit):
+		}
+	}
+	if err != nil {
 		complain(log, "watchdog: "+err.Error())
 		return 1
 	}
@@ -163,7 +170,8 @@ type watcher struct {
 	armed  bool
 	ending bool
 	killAt Instant
-	over   bool // all that was to end has ended
+	over   bool          // all that was to end has ended
+	told   chan struct{} // closed when the user has been told why; nil before that is begun
 }
 
 // run returns when there is nothing to watch any more.
@@ -230,7 +238,12 @@ func (w *watcher) begin(why string) {
 	w.ending, w.killAt = true, min(Now().Add(w.Grace), w.End.Add(-w.Guard))
 	w.family().terminate(true)
 	w.say(saidEnding)
-	complain(w.log, why)
+	// Beside the work: a reader who has stopped reading must not stop it.
+	w.told = make(chan struct{})
+	go func() {
+		defer close(w.told)
+		complain(w.log, why)
+	}()
 }
 
 // look does what is due.

@@ -215,3 +215,49 @@ func TestWatchedHealth(t *testing.T) {
 		t.Errorf("the watch ends with %v", err)
 	}
 }
+
+// With TLS only who shows the right certificate is served.
+func TestClientTLS(t *testing.T) {
+	t.Parallel()
+	ca, stranger := newAuthority(t), newAuthority(t)
+	m := openMember(t, embed.Config{
+		Name: "n1", DataDir: t.TempDir(), TickInterval: tick, ListenClient: "127.0.0.1:0", ClientTLS: ca.mutual("n1"),
+	})
+	awaitReady(t, "n1", m)
+	dialing := func(a *authority) *tls.Config {
+		config := a.mutual("client")
+		config.RootCAs, config.ServerName = ca.pool, "127.0.0.1"
+		return config
+	}
+	take(t, remote(t, m.ClientAddr(), credentials.NewTLS(dialing(ca))), "a", "one")
+	for name, creds := range map[string]credentials.TransportCredentials{
+		"no TLS":            insecure.NewCredentials(),
+		"another authority": credentials.NewTLS(dialing(stranger)),
+		"no certificate":    credentials.NewTLS(&tls.Config{RootCAs: ca.pool, ServerName: "127.0.0.1"}),
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		_, err := pb.NewRaftLockClient(remote(t, m.ClientAddr(), creds)).Health(ctx, &pb.HealthRequest{})
+		cancel()
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A member whose listener for clients breaks ends, and says why.
+func TestBrokenClientListener(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := openMember(t, embed.Config{Name: "n1", DataDir: t.TempDir(), TickInterval: tick, ClientListener: l})
+	awaitReady(t, "n1", m)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	awaitDone(t, m)
+	if m.Err() == nil || !strings.Contains(m.Err().Error(), "serve clients: ") {
+		t.Errorf("it ended with %v", m.Err())
+	}
+}

@@ -1,54 +1,76 @@
 package lockservice
 
 import (
+	"bytes"
 	"fmt"
 	"unicode/utf8"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/runtime/protoiface"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
+// maxMessage is how large a request may be.
+const maxMessage = 4 << 20
+
 // decoder is gRPC's decoder of a request, made to say what is wrong with one.
-// gRPC's own answer to a message that cannot be decoded is an INTERNAL without
-// more. The message is received as bytes, which is a message all of whose fields
-// are unknown, and decoded here.
+// gRPC itself answers a message that cannot be decoded with an INTERNAL, without
+// more, and before a handler could say anything. So it is handed a message that
+// takes whatever comes, and the bytes are decoded here.
 func decoder(receive func(any) error) func(any) error {
 	return func(v any) error {
 		message, ok := v.(proto.Message)
 		if !ok {
 			return receive(v)
 		}
-		raw := new(emptypb.Empty)
-		if err := receive(raw); err != nil {
-			return badMessage(err)
+		got := new(envelope)
+		if err := receive(got); err != nil {
+			return err
 		}
-		b := raw.ProtoReflect().GetUnknown()
-		err := proto.Unmarshal(b, message)
+		if len(got.b) > maxMessage {
+			return badField("request", fmt.Sprintf("has %d bytes, at most %d are allowed", len(got.b), maxMessage))
+		}
+		err := proto.Unmarshal(got.b, message)
 		if err == nil {
 			return nil
 		}
-		field, why := fault(b, message.ProtoReflect().Descriptor())
+		field, why := fault(got.b, message.ProtoReflect().Descriptor())
 		if field == "" {
-			field, why = "request", fmt.Sprintf("cannot be decoded: %v", err)
+			field, why = "request", "is not a protobuf message"
 		}
 		return badField(field, why)
 	}
 }
 
-// badMessage is the refusal of what is no message at all. Whatever else gRPC has
-// to say, that the caller is gone for instance, stays as it is.
-func badMessage(err error) error {
-	switch status.Code(err) {
-	case codes.ResourceExhausted:
-		return badField("request", fmt.Sprintf("is too large: %s", status.Convert(err).Message()))
-	case codes.Internal:
-		return badField("request", "is not a protobuf message")
+// envelope is a message that is its bytes, whatever they are.
+type envelope struct{ b []byte }
+
+// Reset implements what package proto calls before it decodes.
+func (e *envelope) Reset() { e.b = nil }
+
+// ProtoReflect implements proto.Message.
+func (e *envelope) ProtoReflect() protoreflect.Message {
+	return envelopeMessage{(*emptypb.Empty)(nil).ProtoReflect(), e}
+}
+
+type envelopeMessage struct {
+	protoreflect.Message
+	envelope *envelope
+}
+
+func (m envelopeMessage) Interface() protoreflect.ProtoMessage { return m.envelope }
+
+func (m envelopeMessage) IsValid() bool { return true }
+
+func (m envelopeMessage) ProtoMethods() *protoiface.Methods {
+	return &protoiface.Methods{
+		Unmarshal: func(in protoiface.UnmarshalInput) (protoiface.UnmarshalOutput, error) {
+			m.envelope.b = bytes.Clone(in.Buf) // which gRPC uses again
+			return protoiface.UnmarshalOutput{Flags: protoiface.UnmarshalInitialized}, nil
+		},
 	}
-	return err
 }
 
 // fault finds the first field that keeps a message from being decoded, and says
@@ -89,16 +111,15 @@ func faultIn(fd protoreflect.FieldDescriptor, content []byte) (field, why string
 			return inner, why
 		case inner != "":
 			return name, why
-		case !decodes(content, fd.Message()):
+		case !decodes(content):
 			return name, "cannot be decoded"
 		}
 	}
 	return "", ""
 }
 
-// decodes reports whether the fields of a message can be told apart, and are of
-// their kinds.
-func decodes(b []byte, desc protoreflect.MessageDescriptor) bool {
+// decodes reports whether the fields of a message can be told apart.
+func decodes(b []byte) bool {
 	for len(b) > 0 {
 		_, _, n := protowire.ConsumeField(b)
 		if n < 0 {
@@ -106,5 +127,5 @@ func decodes(b []byte, desc protoreflect.MessageDescriptor) bool {
 		}
 		b = b[n:]
 	}
-	return desc != nil
+	return true
 }

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// maxMessage is how large a request may be.
-	maxMessage = 4 << 20
+	// maxReceived is how large a request may be for gRPC to take it at all: one
+	// that is larger than allowed, but not much, gets an answer that says so.
+	maxReceived = 2 * maxMessage
 	// maxStreams is how many calls one connection may have under way. A client
 	// that uses one connection for all waits on one: its releases must find a
 	// place beside them, so that this is more than the longest queue.
@@ -35,7 +36,7 @@ const (
 // own ones, and win.
 func NewServer(s *Service, config *tls.Config, options ...grpc.ServerOption) *grpc.Server {
 	own := []grpc.ServerOption{
-		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(maxReceived),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: ping, Timeout: pingPatience}),

@@ -46,10 +46,10 @@ type Service struct {
 	locks client.Client
 	clock clock.Clock
 
-	// leaving ends, with callctx.ErrConnectionLost as its cause, when the member
-	// is about to close: the waits of callers go elsewhere.
+	// leaving ends when the member is about to close: the waits of callers go
+	// elsewhere.
 	leaving context.Context
-	leave   context.CancelCauseFunc
+	leave   context.CancelFunc
 
 	mu struct {
 		sync.Mutex
@@ -62,7 +62,7 @@ type Service struct {
 // New returns a service. It starts nothing.
 func New(cfg Config) *Service {
 	s := &Service{cfg: cfg, locks: cfg.Client, clock: clock.Clock{}}
-	s.leaving, s.leave = context.WithCancelCause(context.Background())
+	s.leaving, s.leave = context.WithCancel(context.Background())
 	policy := client.DefaultRetryPolicy()
 	policy.MaxRetries = 0
 	s.locks.SetRetryPolicy(policy)
@@ -128,7 +128,7 @@ func (s *Service) Drain(ctx context.Context) error {
 	}
 	drained := s.mu.drained
 	s.mu.Unlock()
-	s.leave(callctx.ErrConnectionLost)
+	s.leave()
 	select {
 	case <-drained:
 		return nil

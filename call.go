@@ -38,6 +38,7 @@ type call struct {
 	lane     lane
 	place    place
 	answered bool
+	asked    bool   // an Acquire that a round of reads did not refuse
 	waiter   uint64 // at placeAttached
 	leaving  departure
 }

@@ -1,6 +1,10 @@
 package raftlock
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/raftlock/raftlock/pb"
+)
 
 // readKind says what a read answers with.
 type readKind uint8
@@ -123,6 +127,10 @@ func (r *replica) serve(c *call, round *readRound, view *tableView) {
 	if c.place != placeProposed {
 		return
 	}
+	if c.read == readNone {
+		r.serveAcquire(c)
+		return
+	}
 	rep := reply{now: round.now, index: round.index}
 	switch c.read {
 	case readLock:
@@ -134,6 +142,31 @@ func (r *replica) serve(c *call, round *readRound, view *tableView) {
 		rep.table = view
 	}
 	r.answer(c, rep)
+}
+
+// asksFirst reports whether an Acquire that waits for nothing is likely to be
+// refused: then it rides in a round of reads, which costs no write.
+func (r *replica) asksFirst(c *call) bool {
+	if c.asked || c.cmd.kind != cmdAcquire || c.cmd.wait || r.office != officeOpen {
+		return false
+	}
+	_, refused := r.table.refuses(&c.cmd, r.clock.now())
+	return refused
+}
+
+// serveAcquire refuses an Acquire whose lock another holds, as a majority has
+// confirmed; otherwise it is proposed after all.
+func (r *replica) serveAcquire(c *call) {
+	if held, refused := r.table.refuses(&c.cmd, r.clock.now()); refused {
+		r.answerWith(c, &result{code: pb.ErrorCode_LOCK_HELD, lock: held})
+		return
+	}
+	if !c.state.CompareAndSwap(callTaken, callWaits) {
+		r.answer(c, reply{failure: notProposed})
+		return
+	}
+	c.asked = true
+	r.enqueue(c)
 }
 
 // rerouteReads gives every unanswered read another way; a read may always be

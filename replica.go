@@ -277,7 +277,7 @@ func (r *replica) enqueue(c *call) {
 	}
 	c.place = placeQueued
 	switch {
-	case c.read != readNone:
+	case c.read != readNone || r.asksFirst(c):
 		r.reads.queue = append(r.reads.queue, c)
 	case c.goesFirst():
 		r.proposals.first = append(r.proposals.first, c)

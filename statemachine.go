@@ -270,6 +270,19 @@ func (t *table) contend(l *openLock, c *command, id identity, r *result) {
 	}
 }
 
+// refuses reports whether an Acquire would be refused with LOCK_HELD at a time,
+// and nothing else came of it: then it needs no entry.
+func (t *table) refuses(c *command, at logTime) (lockView, bool) {
+	if c.kind != cmdAcquire || c.wait || repeated(c) {
+		return lockView{}, false
+	}
+	l, _ := t.locks.get(c.lock)
+	if !l.held() || l.end <= at || l.heldBy(c.identity()) || c.request != "" && t.memory.has(c.lock, c.identity()) {
+		return lockView{}, false
+	}
+	return l.view(), true
+}
+
 // claim attaches a call to the wait that its identity has already.
 func (t *table) claim(l *openLock, w *waiter, c *command, r *result) {
 	t.seq++

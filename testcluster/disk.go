@@ -90,6 +90,30 @@ func (d *faultyDisk) Append(hard *raftpb.HardState, entries []*raftpb.Entry) err
 	return d.MemoryStorage.Append(hard, entries)
 }
 
+// CreateSnapshot implements raftlock.Storage.
+func (d *faultyDisk) CreateSnapshot(meta *raftpb.SnapshotMetadata) (raftlock.SnapshotSink, error) {
+	if err := d.faults.meet(d.gone); err != nil {
+		return nil, err
+	}
+	return d.MemoryStorage.CreateSnapshot(meta)
+}
+
+// SaveSnapshot implements raftlock.Storage.
+func (d *faultyDisk) SaveSnapshot(meta *raftpb.SnapshotMetadata) error {
+	if err := d.faults.meet(d.gone); err != nil {
+		return err
+	}
+	return d.MemoryStorage.SaveSnapshot(meta)
+}
+
+// InstallSnapshot implements raftlock.Storage.
+func (d *faultyDisk) InstallSnapshot(meta *raftpb.SnapshotMetadata, hard *raftpb.HardState) error {
+	if err := d.faults.meet(d.gone); err != nil {
+		return err
+	}
+	return d.MemoryStorage.InstallSnapshot(meta, hard)
+}
+
 // HangDisk lets every write to member i's disk block, as a dying disk or a
 // stalled volume does, until MendDisk. The member runs on: a leader gives its
 // leadership away after two election time-outs.

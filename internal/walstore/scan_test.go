@@ -73,6 +73,15 @@ func TestLoadRefusesImpossibleRecords(t *testing.T) {
 		"an entry whose data is too short": {record(2, 0x08, uint64(0), 0x10, uint64(2), 0x18, uint64(4), 0x22, uint64(100))},
 		"a number in a longer form":        {record(2, 0x08, 0x80, 0x00, 0x10, uint64(2), 0x18, uint64(4), 0x22, "data")},
 		"an empty state":                   {record(3)},
+		"a snapshot of another term":       {record(5, 0x08, uint64(2), 0x10, uint64(1), 0x1a, testConf())},
+		"a snapshot of term 0":             {record(5, 0x08, uint64(2), 0x10, uint64(0), 0x1a, testConf())},
+		"the first snapshot again":         {record(5, 0x08, uint64(1), 0x10, uint64(1), 0x1a, testConf())},
+		"a snapshot behind another":        {state(2, 7, 3), record(5, 0x08, uint64(3), 0x10, uint64(2), 0x1a, testConf()), record(5, 0x08, uint64(2), 0x10, uint64(2), 0x1a, testConf())},
+		"a snapshot without members":       {record(5, 0x08, uint64(2), 0x10, uint64(2))},
+		"a snapshot with other members":    {record(5, 0x08, uint64(2), 0x10, uint64(2), 0x1a, "\xff\xff")},
+		"more committed than installed":    {record(5, 0x08, uint64(9), 0x10, uint64(2), 0x1a, testConf()), state(2, 7, 10)},
+		"installed of a later term":        {record(5, 0x08, uint64(9), 0x10, uint64(3), 0x1a, testConf()), state(2, 7, 9)},
+		"an entry behind one given up":     {record(5, 0x08, uint64(9), 0x10, uint64(2), 0x1a, testConf()), entry(0, 2, 10)},
 		"the snapshot 0 again":             {record(5, 0x08, uint64(0), 0x10, uint64(0))},
 		"a second header":                  {func(w *logWriter) int { return w.record(1, testHeader().encode()) }},
 		"a checksum within a segment":      {func(w *logWriter) int { return w.raw(4, w.crc, nil) }},
@@ -290,11 +299,27 @@ func FuzzScan(f *testing.F) {
 	f.Add(slices.Clone(w.buf))
 	f.Add(w.buf[:len(w.buf)-900])
 	f.Add(flippable(f))
+	w.record(5, payload(0x08, uint64(2), 0x10, uint64(2), 0x1a, testConf()))
+	w.record(5, payload(0x08, uint64(500), 0x10, uint64(2), 0x1a, testConf()))
+	f.Add(slices.Clone(w.buf))
+	w.state(3, 0, 500)
+	w.entry(2, 3, 501, "members")
+	w.state(3, 0, 501)
+	f.Add(slices.Clone(w.buf))
 	f.Fuzz(func(t *testing.T, buf []byte) {
-		if _, err := scanBytes(buf); err != nil {
+		s, err := scanBytes(buf)
+		if err != nil {
 			return
 		}
-		_, err := tryLoad(t, writeDir(t, map[string][]byte{firstSegment: buf}))
+		dir := writeDir(t, map[string][]byte{firstSegment: buf})
+		must(t, os.Mkdir(filepath.Join(dir, snapshotsName), 0o700))
+		for _, m := range s.marks {
+			if m.index > firstIndex {
+				path := filepath.Join(dir, snapshotsName, fmt.Sprintf("%016x-%016x.snap", m.index, m.term))
+				must(t, os.WriteFile(path, storagetest.SnapshotBytes(m.meta(), "state"), 0o600))
+			}
+		}
+		_, err = tryLoad(t, dir)
 		if err != nil && !errors.Is(err, raftlock.ErrCorrupt) {
 			t.Errorf("Load: %v", err)
 		}

@@ -4,7 +4,8 @@
 // raftlock.proto is the contract. Programs that are already deployed speak it,
 // so that nothing in it is ever renumbered, renamed, retyped or given another
 // meaning; what is added gets a field number from 100 up. The tests hold every
-// number, and CI holds the generated files to the contract.
+// number, and CI holds the generated files to the contract. members.proto has the
+// service raftlock.Members, for operators, by the same rules.
 //
 // Most programs should use package client, which speaks this protocol and adds
 // retries, the way to the leader and a lock's local end. From here they need
@@ -16,5 +17,5 @@
 //
 // The package refuses everything else: it has no behaviour of its own, and
 // nothing in it is written by hand but this comment. Run `make gen` after a
-// change of raftlock.proto.
+// change of either file.
 package pb

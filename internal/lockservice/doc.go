@@ -1,6 +1,7 @@
 // Package lockservice is the gRPC face of a member: it serves pb.RaftLock, and
 // grpc.health.v1 and reflection beside it, with any value that has the methods
-// of client.Client. It knows nothing of raft.
+// of client.Client; and pb.Members, if it is given who can change them. It knows
+// nothing of raft.
 //
 //	service := lockservice.New(lockservice.Config{Client: node.Client(), Cluster: node.ClusterID, Leader: node.Leader})
 //	server := lockservice.NewServer(service, tlsConfig)

@@ -35,6 +35,9 @@ type Config struct {
 	// Leader returns the leader's name and where it serves clients, both empty
 	// while none is known. It must not block.
 	Leader func() (name, clientAddress string)
+
+	// Members, unless it is nil, is served as pb.Members beside the locks.
+	Members Membership
 }
 
 // Service answers the RPCs of pb.RaftLock. All methods may be called
@@ -73,6 +76,9 @@ func New(cfg Config) *Service {
 // own. Register before the server serves.
 func (s *Service) Register(registrar grpc.ServiceRegistrar) {
 	registrar.RegisterService(s.wrap(pb.RaftLock_ServiceDesc), s)
+	if s.cfg.Members != nil {
+		registrar.RegisterService(s.wrap(pb.Members_ServiceDesc), membersFace{service: s, members: s.cfg.Members})
+	}
 }
 
 // wrap gives each method of a service what no interceptor could: a decoder that

@@ -87,15 +87,6 @@ type outgoing struct {
 	msg forward
 }
 
-// heartbeatTicks is how often a leader is heard: heartbeats and their answers are
-// most of what an idle cluster costs, and a few in an election time-out will do.
-func heartbeatTicks(electionTicks int) int {
-	if electionTicks < 5 {
-		return 1
-	}
-	return 2
-}
-
 // firstIndex is the index of the state that every log begins after.
 const firstIndex = 1
 
@@ -121,7 +112,7 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 	raw, err := raft.NewRawNode(&raft.Config{
 		ID:                        cfg.self,
 		ElectionTick:              cfg.electionTicks,
-		HeartbeatTick:             heartbeatTicks(cfg.electionTicks),
+		HeartbeatTick:             1,
 		Storage:                   cfg.storage,
 		Applied:                   cfg.applied,
 		AsyncStorageWrites:        true,

@@ -33,13 +33,13 @@ var downfalls = []downfall{
 
 // leaderless lets a leader fall and returns the longest span without a leader
 // that this may have caused: it begins at the last message that the next leader
-// has received, a heartbeat in each second beat, at most two before the fall.
+// has received, at most a beat before the fall.
 func leaderless(t *testing.T, c *testcluster.Cluster, d downfall) (span time.Duration, mend func()) {
 	t.Helper()
 	watch := c.ClientOn((c.Leader() + 1) % 3)
 	fell := time.Now()
 	mend = d.fell(c)
-	return serving(t, watch).Sub(fell) + 2*beat, mend
+	return serving(t, watch).Sub(fell) + beat, mend
 }
 
 // A grant ends neither early nor later than its TTL and the spans without a

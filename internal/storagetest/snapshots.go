@@ -35,7 +35,6 @@ func snapshotTests() []contractTest {
 		{"two snapshots of one index can be under way", sinksOfOneIndex},
 		{"sinks and files work beside the log", besideTheLog},
 		{"Close ends sinks and opening", closeEndsSnapshots},
-		{"entries that change the members are kept", appendKinds},
 		{"a random history with snapshots loads as its twin", randomSnapshots},
 	}
 }

@@ -71,7 +71,9 @@ func Open(cfg Config) (*Member, error) {
 	}
 	m := &Member{
 		node: node, peerAddr: addr, closed: make(chan struct{}),
-		service: lockservice.New(lockservice.Config{Client: node.Client(), Cluster: node.ClusterID, Leader: node.Leader}),
+		service: lockservice.New(lockservice.Config{
+			Client: node.Client(), Cluster: node.ClusterID, Leader: node.Leader, Logger: cfg.Logger,
+		}),
 	}
 	if cfg.ClientListener != nil {
 		m.outlet = openOutlet(&cfg, m.service, m.fail)

@@ -1,9 +1,12 @@
 package lockservice_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -122,7 +125,10 @@ func TestNotLeaderPointsAtTheLeader(t *testing.T) {
 }
 
 func TestPanicIsAnAnswer(t *testing.T) {
-	d := openDesk(t, lockservice.Config{Client: &fake{panics: true}, Cluster: none, Leader: nobody})
+	var log bytes.Buffer
+	d := openDesk(t, lockservice.Config{
+		Client: &fake{panics: true}, Cluster: none, Leader: nobody, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
 	for range 2 {
 		_, _, err := call(t, d.rpc.Release, &pb.ReleaseRequest{LockId: "a", ClientId: "one"})
 		if status.Code(err) != codes.Internal || detail(t, err).GetCode() != pb.ErrorCode_INTERNAL_ERROR {
@@ -131,6 +137,9 @@ func TestPanicIsAnAnswer(t *testing.T) {
 	}
 	if err := d.service.Drain(within(t)); err != nil {
 		t.Errorf("after a panic: %v", err)
+	}
+	if !strings.Contains(log.String(), "value=broken") || !strings.Contains(log.String(), "fake_test.go") {
+		t.Errorf("the log does not say where: %s", log.String())
 	}
 }
 

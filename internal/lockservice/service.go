@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"runtime/debug"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -25,7 +27,7 @@ const (
 // Config is what a service serves.
 type Config struct {
 	// Client carries out the calls. The service sets its retry policy, because a
-	// remote caller repeats its calls itself, and closes it when it is drained.
+	// remote caller repeats its calls itself; it does not close it.
 	Client client.Client
 
 	// Cluster returns the id of the cluster, "" while it has none. It must not
@@ -38,6 +40,9 @@ type Config struct {
 
 	// Members, unless it is nil, is served as pb.Members beside the locks.
 	Members Membership
+
+	// Logger gets what no caller can mend: panics. nil is silent.
+	Logger *slog.Logger
 }
 
 // Service answers the RPCs of pb.RaftLock. All methods may be called
@@ -48,6 +53,8 @@ type Service struct {
 	cfg   Config
 	locks client.Client
 	clock clock.Clock
+
+	logger *slog.Logger
 
 	// leaving ends when the member is about to close: the waits of callers go
 	// elsewhere.
@@ -64,7 +71,10 @@ type Service struct {
 
 // New returns a service. It starts nothing.
 func New(cfg Config) *Service {
-	s := &Service{cfg: cfg, locks: cfg.Client, clock: clock.Clock{}}
+	s := &Service{cfg: cfg, locks: cfg.Client, clock: clock.Of(cfg.Client), logger: cfg.Logger}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
 	s.leaving, s.leave = context.WithCancel(context.Background())
 	policy := client.DefaultRetryPolicy()
 	policy.MaxRetries = 0
@@ -96,6 +106,7 @@ func (s *Service) wrapMethod(handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (answer any, err error) {
 		defer func() {
 			if p := recover(); p != nil {
+				s.logger.Error("panic in a call", "value", p, "stack", string(debug.Stack()))
 				answer, err = nil, statusOf(&pb.ErrorDetail{
 					Code: pb.ErrorCode_INTERNAL_ERROR, Message: fmt.Sprintf("panic: %v", p),
 					Details: map[string]string{detailOutcome: outcomeUnknown},

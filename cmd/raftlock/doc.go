@@ -4,6 +4,7 @@
 //	raftlock lock NAME -- COMMAND    run a command while holding a lock
 //	raftlock ls, get, release        look at locks, give them back, take them away
 //	raftlock status                  ask every member how it is
+//	raftlock member                  list and change the members
 //	raftlock serve                   run a member for programs that do not embed one
 //	raftlock demo                    a cluster of three in one process: tokens, a
 //	                                 queue, a leader that dies, a stale token that
@@ -22,7 +23,7 @@
 // errors are told; connection.go finds the cluster, environment.go has flags read
 // from the environment. lock.go is the command lock, around package supervise,
 // witness.go what it learns from renewals, signals_*.go the signals it takes.
-// ls.go, get.go, release.go and status.go are the commands of those names, view.go
+// ls.go, get.go, release.go, status.go and member.go are the commands of those names, view.go
 // how locks are shown. serve.go runs a member, papers.go reads its certificates.
 // demo.go is the demo's script, trio.go its cluster, links.go the connections that
 // it can cut, stage.go how it talks; version.go is the version.

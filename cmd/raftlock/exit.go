@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/raftlock/raftlock/client"
 )
@@ -44,6 +47,20 @@ func (e *exit) Unwrap() error { return e.err }
 // misuse is the error of a command line that makes no sense.
 func misuse(format string, args ...any) error {
 	return &exit{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// exactly has a command take these arguments, no fewer and no more.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		line := strings.Join(append([]string{cmd.CommandPath()}, names...), " ")
+		switch {
+		case len(args) < len(names):
+			return fmt.Errorf("%s is missing: %s", names[len(args)], line)
+		case len(args) > len(names):
+			return fmt.Errorf("%q is too much: %s", args[len(names)], line)
+		}
+		return nil
+	}
 }
 
 // report tells the user what went wrong, and returns the exit code. path is the

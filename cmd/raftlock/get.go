@@ -24,7 +24,7 @@ back more than a minute ago.`,
 		Example: `  raftlock get nightly-report
   raftlock get nightly-report --waiters
   raftlock get nightly-report --json | jq .token`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly("NAME"),
 		RunE: g.run,
 	}
 	cmd.Flags().BoolVar(&g.waiters, "waiters", false, "show who waits")

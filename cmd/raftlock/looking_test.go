@@ -210,14 +210,14 @@ func TestHelp(t *testing.T) {
 		if cmd.Name() == "demo" || cmd.Name() == "version" {
 			continue
 		}
-		if cmd.Example == "" {
-			t.Errorf("%s has no example", cmd.Name())
+		for _, sub := range append(cmd.Commands(), cmd) {
+			path := strings.Fields(sub.CommandPath())[1:]
+			var out, errOut bytes.Buffer
+			if code := run(t.Context(), append(path, "--help"), &out, &errOut); code != exitDone || errOut.Len() > 0 || sub.Example == "" {
+				t.Errorf("%v --help: exit code %d: %s; example %q", path, code, errOut.String(), sub.Example)
+			}
+			fmt.Fprintf(&all, "$ %s --help\n%s\n", sub.CommandPath(), out.String())
 		}
-		var out, errOut bytes.Buffer
-		if code := run(t.Context(), []string{cmd.Name(), "--help"}, &out, &errOut); code != exitDone || errOut.Len() > 0 {
-			t.Errorf("%s --help: exit code %d: %s", cmd.Name(), code, errOut.String())
-		}
-		fmt.Fprintf(&all, "$ raftlock %s --help\n%s\n", cmd.Name(), out.String())
 	}
 	golden(t, "help.txt", all.String())
 }

@@ -62,7 +62,7 @@ func rootCommand() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.AddCommand(
-		lockCommand(), lsCommand(), getCommand(), releaseCommand(), statusCommand(),
+		lockCommand(), lsCommand(), getCommand(), releaseCommand(), statusCommand(), memberCommand(),
 		serveCommand(), demoCommand(), versionCommand(),
 	)
 	return root

@@ -24,7 +24,7 @@ until then beside the next one: only fencing tokens keep the two apart. Do it wh
 you know that the holder is dead, or that it does not matter.`,
 		Example: `  raftlock release nightly-report --client-id reporter-1 --token 1795695685863181
   raftlock release nightly-report --force`,
-		Args: cobra.ExactArgs(1),
+		Args: exactly("NAME"),
 		RunE: r.run,
 	}
 	f := cmd.Flags()

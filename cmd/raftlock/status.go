@@ -29,7 +29,7 @@ It exits with 0 if all of them serve, with 1 if some do not, and with 69 if none
 answers.`,
 		Example: `  raftlock status --endpoints 10.0.0.1:7001,10.0.0.2:7001,10.0.0.3:7001
   raftlock status --json`,
-		Args: cobra.NoArgs,
+		Args: exactly(),
 		RunE: s.run,
 	}
 	cmd.Flags().BoolVar(&s.json, "json", false, "print a JSON array, one object for each endpoint")

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -29,11 +31,23 @@ func TestMain(m *testing.M) {
 	case as == "worker":
 		os.Exit(worker())
 	default:
+		hearSignals()
 		// The tests wait for processes; they need no processor to themselves.
 		if err := flag.Set("test.parallel", "14"); err != nil {
 			panic(err)
 		}
 		goleak.VerifyTestMain(m)
+	}
+}
+
+// hearSignals lets the programs that the tests start get the signals that were
+// ignored when the tests were started, as by nohup or in a script's background:
+// what is ignored stays so in a child, what is caught does not.
+func hearSignals() {
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGHUP, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
 	}
 }
 

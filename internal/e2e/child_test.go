@@ -25,6 +25,10 @@ type childConfig struct {
 	Tick    time.Duration
 	// RequestTimeout is the member's; 0 is its default.
 	RequestTimeout time.Duration
+	// ListenClient is where the member serves others; it may be empty.
+	ListenClient string
+	// Endpoints make the child a program without a member, that talks to those.
+	Endpoints []string
 }
 
 // request is a line that a child reads.
@@ -59,6 +63,7 @@ const (
 	eventOpened  = "opened"
 	eventReady   = "ready"
 	eventDone    = "done" // the member has ended with Error; the child lives on
+	eventLost    = "lost" // the hold has ended with Error
 )
 
 var sentinels = map[string]error{
@@ -66,7 +71,7 @@ var sentinels = map[string]error{
 	"locked": raftlock.ErrLocked, "corrupt": raftlock.ErrCorrupt, "EIO": syscall.EIO,
 	"unavailable": client.ErrUnavailable, "no leader": client.ErrLeaderUnavailable, "held": client.ErrLockHeld,
 	"not owner": client.ErrNotLockOwner, "not found": client.ErrLockNotFound, "timeout": client.ErrTimeout,
-	"unknown": client.ErrOutcomeUnknown,
+	"unknown": client.ErrOutcomeUnknown, "lost": client.ErrLockLost,
 }
 
 func (a answer) is(name string) bool {
@@ -90,11 +95,13 @@ func (a *answer) fail(err error) {
 	}
 }
 
-// child is a member that is told what to do line by line.
+// child is a member, or a program without one, that is told what to do line by
+// line.
 type child struct {
-	member *embed.Member
+	member *embed.Member // nil without one
 	client client.Client
-	mu     sync.Mutex // of standard output
+	mu     sync.Mutex // of standard output, and held
+	held   *client.Held
 }
 
 // runChild is the life of a child: until its input ends, as it does when the
@@ -106,22 +113,10 @@ func runChild(text string) int {
 		return 2
 	}
 	c := &child{}
-	member, err := openChild(cfg)
-	if err != nil {
+	if err := c.open(cfg); err != nil {
 		c.say(answer{Event: eventRefused}, err)
 		return 1
 	}
-	c.member, c.client = member, member.Client()
-	c.say(answer{Event: eventOpened}, nil)
-	go func() {
-		select {
-		case <-member.Ready():
-			c.say(answer{Event: eventReady}, nil)
-		case <-member.Done():
-		}
-		<-member.Done()
-		c.say(answer{Event: eventDone}, member.Err())
-	}()
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		var req request
@@ -134,6 +129,32 @@ func runChild(text string) int {
 	return 0
 }
 
+// open makes the child what it is told to be.
+func (c *child) open(cfg childConfig) (err error) {
+	if len(cfg.Endpoints) > 0 {
+		if c.client, err = client.Dial(client.Config{Endpoints: cfg.Endpoints}); err == nil {
+			c.say(answer{Event: eventReady}, nil)
+		}
+		return err
+	}
+	member, err := openChild(cfg)
+	if err != nil {
+		return err
+	}
+	c.member, c.client = member, member.Client()
+	c.say(answer{Event: eventOpened}, nil)
+	go func() {
+		select {
+		case <-member.Ready():
+			c.say(answer{Event: eventReady}, nil)
+		case <-member.Done():
+		}
+		<-member.Done()
+		c.say(answer{Event: eventDone}, member.Err())
+	}()
+	return nil
+}
+
 // openChild opens the member. Between the test's choice of a port and this
 // another process may have been given it for a connection: that passes.
 func openChild(cfg childConfig) (*embed.Member, error) {
@@ -141,7 +162,7 @@ func openChild(cfg childConfig) (*embed.Member, error) {
 	for {
 		m, err := embed.Open(embed.Config{
 			Name: cfg.Name, DataDir: cfg.DataDir, InitialCluster: cfg.Cluster, TickInterval: cfg.Tick,
-			RequestTimeout: cfg.RequestTimeout, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			RequestTimeout: cfg.RequestTimeout, ListenClient: cfg.ListenClient, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		})
 		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(limit) {
 			return m, err
@@ -169,7 +190,7 @@ func (c *child) do(req *request) (a answer, err error) {
 	case "acquire", "wait":
 		var got *client.AcquireResult
 		got, err = c.client.Acquire(ctx, &client.AcquireRequest{
-			LockID: req.Lock, ClientID: req.Client, RequestID: req.Request, TTL: req.TTL, Wait: req.Op == "wait", WaitTimeout: patience,
+			LockID: req.Lock, ClientID: req.Client, RequestID: req.Request, TTL: req.TTL, Wait: req.Op == "wait", WaitTimeout: longTTL,
 		})
 		if err == nil {
 			a.Version, a.Owner = got.Lock.Version, got.Lock.OwnerID
@@ -196,10 +217,42 @@ func (c *child) do(req *request) (a answer, err error) {
 		if err == nil {
 			a.Leader = status.RaftStatus.LeaderID
 		}
+	case "hold":
+		a, err = c.hold(req)
+	case "look":
+		err = c.look()
 	case "close":
 		err = c.member.Close()
 	default:
 		err = fmt.Errorf("no such op: %q", req.Op)
 	}
 	return a, err
+}
+
+// hold takes a lock and keeps it, and tells when it is lost.
+func (c *child) hold(req *request) (answer, error) {
+	held, err := client.Hold(context.Background(), c.client, req.Lock, client.WithTTL(req.TTL))
+	if err != nil {
+		return answer{ID: req.ID}, err
+	}
+	c.mu.Lock()
+	c.held = held
+	c.mu.Unlock()
+	go func() {
+		<-held.Done()
+		c.say(answer{Event: eventLost}, held.Err())
+	}()
+	return answer{ID: req.ID, Version: held.Token(), Owner: held.Lock().OwnerID}, nil
+}
+
+// look is what the holder sees of its hold: nil as long as it has it.
+func (c *child) look() error {
+	c.mu.Lock()
+	held := c.held
+	c.mu.Unlock()
+	err := held.Err()
+	if over := held.Context().Err() != nil; over != (err != nil) {
+		return fmt.Errorf("the context has ended: %t, but the hold says %w", over, err)
+	}
+	return err
 }

@@ -31,6 +31,7 @@ type fleet struct {
 	tb    testing.TB
 	dir   string
 	addrs map[string]string
+	ports map[string]string // where members serve others; nil: nowhere
 	log   logBook
 
 	mu   sync.Mutex
@@ -40,14 +41,7 @@ type fleet struct {
 func newFleet(tb testing.TB, names ...string) *fleet {
 	tb.Helper()
 	f := &fleet{tb: tb, dir: tb.TempDir(), addrs: map[string]string{}, runs: map[string]*process{}}
-	for _, name := range names {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		defer l.Close() // not before all are chosen
-		f.addrs[name] = l.Addr().String()
-	}
+	f.choose(names, f.addrs)
 	tb.Cleanup(func() {
 		for _, p := range f.runs {
 			p.end()
@@ -59,6 +53,19 @@ func newFleet(tb testing.TB, names ...string) *fleet {
 	return f
 }
 
+// choose finds a free port for each of the names.
+func (f *fleet) choose(names []string, addrs map[string]string) {
+	f.tb.Helper()
+	for _, name := range names {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			f.tb.Fatal(err)
+		}
+		defer l.Close() // not before all are chosen
+		addrs[name] = l.Addr().String()
+	}
+}
+
 func (f *fleet) names() (list []string) {
 	for i := range len(f.addrs) {
 		list = append(list, fmt.Sprintf("n%d", i+1))
@@ -67,7 +74,7 @@ func (f *fleet) names() (list []string) {
 }
 
 func (f *fleet) config(name string) childConfig {
-	return childConfig{Name: name, DataDir: filepath.Join(f.dir, name), Cluster: f.addrs, Tick: tick}
+	return childConfig{Name: name, DataDir: filepath.Join(f.dir, name), Cluster: f.addrs, Tick: tick, ListenClient: f.ports[name]}
 }
 
 // start runs a member; under are what to run it under.

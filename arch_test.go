@@ -256,6 +256,7 @@ func TestPurity(t *testing.T) {
 	for _, name := range []string{
 		"command.go", "statemachine.go", "waitqueue.go", "requests.go",
 		"deadlines.go", "query.go", "codec.go", "locktree.go", "holdtime.go",
+		"snapshot.go", "snapshotload.go",
 	} {
 		if !pure[name] {
 			t.Errorf("%s is pure, and the map in doc.go does not say so", name)

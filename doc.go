@@ -95,6 +95,8 @@
 //	deadlines.go       pure: what ends next, and the sweep
 //	query.go           pure: reading one lock, listing many
 //	codec.go           pure: the bytes of entries, commands and results
+//	snapshot.go        pure: the bytes of a snapshot
+//	snapshotload.go    pure: its items, and the table made from them
 //
 //	attempt.go         one attempt of such a call: in, wait, give up
 //	local.go           the client in process: attempts, repeats, withdrawals
@@ -116,6 +118,7 @@
 //	storage.go         the contract of a disk
 //	storage_memory.go  a disk in memory, for tests
 //	memorysnapshot.go  its snapshots
+//	snapshotfile.go    a snapshot as a file: blocks, checksums
 //	raftlog.go         raft's messages in the member's log
 //	doc.go             this page
 //

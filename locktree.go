@@ -159,6 +159,15 @@ func (t *lockTree) put(l *lockRecord) {
 	}
 }
 
+// load puts a lock into a tree that is being loaded, behind all that are there.
+func (t *lockTree) load(l *lockRecord) {
+	t.sum += l.hash()
+	t.tree.ReplaceOrInsert(lockItem{l.id, &lockCell{l.lockState, t.gen}})
+	if t.recent == nil && t.len() > smallTree {
+		t.recent = make([]lockItem, recentLocks)
+	}
+}
+
 func (t *lockTree) drop(id string) {
 	old, had := t.tree.Delete(lockItem{id: id})
 	if !had {

@@ -573,8 +573,8 @@ func restore(v *tableView) *table {
 	return t
 }
 
-// loadLock puts a lock into a table that is being loaded. Locks come before
-// their waiters.
+// loadLock puts a lock into a table that is being loaded. Locks come in the order
+// of their ids, and before their waiters.
 func (t *table) loadLock(l lockRecord) {
 	l.key, l.waiters = 0, 0
 	if l.held() {
@@ -584,7 +584,7 @@ func (t *table) loadLock(l lockRecord) {
 	} else {
 		t.freed.queue = append(t.freed.queue, freedLock{id: l.id, place: uint64(l.since), end: l.end})
 	}
-	t.locks.put(&l)
+	t.locks.load(&l)
 }
 
 // loadWaiter puts a waiter into a table that is being loaded.

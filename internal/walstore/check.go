@@ -1,13 +1,12 @@
 package walstore
 
 import (
-	"errors"
 	"io"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftlock/raftlock"
 )
 
 // checkSnapshot judges a snapshot file.
-func checkSnapshot(io.Reader) (*raftpb.SnapshotMetadata, error) {
-	return nil, errors.New("this build writes no snapshots yet")
-}
+func checkSnapshot(r io.Reader) (*raftpb.SnapshotMetadata, error) { return raftlock.CheckSnapshot(r) }

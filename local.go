@@ -89,7 +89,7 @@ func (c *localClient) Acquire(ctx context.Context, req *client.AcquireRequest) (
 	if rep.result.code != pb.ErrorCode_OK {
 		return refusedAcquire(op, rep)
 	}
-	if c.confirm(ctx, rep); !rep.timed {
+	if !c.confirm(ctx, rep) {
 		c.confirmAgain(ctx, &cmd, rep)
 	}
 	return &client.AcquireResult{Acquired: true, Lock: lockOf(rep)}, nil
@@ -362,23 +362,27 @@ func (c *localClient) read(ctx context.Context, op string, kind readKind, lock s
 
 // confirm asks once more how long a grant has left, when the answer could not
 // say so: it had waited elsewhere, or its leader was out of office. A grant that
-// cannot be confirmed counts as having nothing left.
-func (c *localClient) confirm(ctx context.Context, rep *reply) {
+// cannot be confirmed, or is gone, counts as having nothing left. It reports
+// whether the question was answered.
+func (c *localClient) confirm(ctx context.Context, rep *reply) (answered bool) {
 	if rep.timed {
-		return
+		return true
 	}
 	rep.remaining = 0
 	grant := &rep.result.lock
 	now, err := c.read(ctx, "Acquire", readLock, grant.id, false)
-	if err != nil || now.result.lock.version != grant.version || !now.result.lock.held() {
-		return
+	if err != nil {
+		return false
 	}
-	rep.at, rep.remaining, rep.timed = now.at, span(max(0, now.result.lock.end-now.now)), true
+	if now.result.lock.version == grant.version && now.result.lock.held() {
+		rep.at, rep.remaining, rep.timed = now.at, span(max(0, now.result.lock.end-now.now)), true
+	}
+	return true
 }
 
 // confirmAgain is confirm where this member cannot read, as when its disk hangs:
 // the same call, made once more without waiting, is answered with the grant that
-// it has.
+// it has. It must not be made for a grant that is gone: it would take the lock anew.
 func (c *localClient) confirmAgain(ctx context.Context, acquire *command, rep *reply) {
 	cmd := *acquire
 	cmd.wait, cmd.timeout, cmd.attempt = false, 0, max(cmd.attempt, 1)+1

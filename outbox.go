@@ -154,7 +154,7 @@ func (o *outbox) serve(ctx context.Context, stream PeerStream) error {
 	}
 	o.mu.Unlock()
 	reads := o.peer
-	o.node.inbox.request(func(r *replica) {
+	o.node.inbox.inOrder(func(r *replica) { // behind the end of the stream before
 		r.peerReads(o.id, reads)
 		r.peerUp(o.id)
 	})

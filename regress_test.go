@@ -1,7 +1,11 @@
 package raftlock
 
 import (
+	"context"
+	"io"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -115,4 +119,54 @@ func TestAnswerWithImpossibleNumbersIsRefused(t *testing.T) {
 			t.Errorf("%+v was let through", res)
 		}
 	}
+}
+
+// A stream that is dialled again while the loop takes nothing in is up in the
+// end: the loop hears of the end of the stream before first.
+func TestStreamThatComesBackWhileTheLoopIsBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 3)
+		r, peer := l.nodes[0].r, l.nodes[1].id
+		n := &Node{inbox: newInbox()}
+		o := newOutbox(n, "n2", peer)
+		ctx, cancel := context.WithCancel(t.Context())
+		var serving sync.WaitGroup
+		serve := func() *silentStream {
+			s := &silentStream{closed: make(chan struct{})}
+			serving.Go(func() { _ = o.serve(ctx, s) }) // it ends as it is made to
+			synctest.Wait()
+			return s
+		}
+		_ = serve().Close()
+		synctest.Wait()
+		serve()
+		in, now := n.inbox.take(arrivals{})
+		r.begin(now)
+		if err := n.handIn(r, &in); err != nil {
+			t.Fatal(err)
+		}
+		if !r.up[peer] {
+			t.Error("the stream is up, and its member is taken for unreachable")
+		}
+		cancel()
+		serving.Wait()
+	})
+}
+
+// silentStream is a stream that takes everything and says nothing.
+type silentStream struct {
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (s *silentStream) Send([]byte) error { return nil }
+
+func (s *silentStream) Recv() ([]byte, error) {
+	<-s.closed
+	return nil, io.EOF
+}
+
+func (s *silentStream) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
 }

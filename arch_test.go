@@ -46,7 +46,7 @@ var arrows = map[string][]string{
 	"internal/memnet":        {""},
 	"internal/storagetest":   {""},
 	"internal/transporttest": {""},
-	"testcluster":            {"", "client", "internal/memnet"},
+	"testcluster":            {"", "client", "internal/lockservice", "internal/memnet"},
 	"embed":                  {"", "client", "internal/walstore", "internal/peerwire", "internal/lockservice"},
 	"internal/e2e":           {}, // nothing but tests
 	"internal/supervise":     {},

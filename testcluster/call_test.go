@@ -17,7 +17,7 @@ import (
 func text(version int64) string { return strconv.FormatInt(version, 10) }
 
 func TestAcquireAnswers(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		metadata := map[string]string{"host": "h1", "": ""}
 		delete(metadata, "")
 		lock := take(t, cl, &client.AcquireRequest{LockID: "a", ClientID: "me", TTL: 10 * time.Second, Metadata: metadata})
@@ -59,7 +59,7 @@ func TestAcquireAnswers(t *testing.T) {
 }
 
 func TestReleaseAnswers(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		refused := func(lock, owner string, version int64, is error, code pb.ErrorCode, details ...string) {
 			t.Helper()
 			res, err := cl.Release(t.Context(), &client.ReleaseRequest{LockID: lock, ClientID: owner, Version: version})
@@ -94,7 +94,7 @@ func TestReleaseAnswers(t *testing.T) {
 }
 
 func TestRenewAnswers(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		renew := func(lock, owner string, version int64, ttl time.Duration) (*client.RenewResult, error) {
 			t.Helper()
 			return cl.Renew(t.Context(), &client.RenewRequest{LockID: lock, ClientID: owner, Version: version, NewTTL: ttl})
@@ -130,7 +130,7 @@ func TestRenewAnswers(t *testing.T) {
 }
 
 func TestEnqueueWaiterAnswers(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		enqueue := func(owner string, priority int32, position int32) {
 			t.Helper()
 			res, err := cl.EnqueueWaiter(t.Context(), &client.EnqueueWaiterRequest{LockID: "a", ClientID: owner, Priority: priority, Timeout: 40 * time.Second})
@@ -177,7 +177,7 @@ func TestEnqueueWaiterAnswers(t *testing.T) {
 }
 
 func TestCancelWaitAnswers(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		cancel := func(owner string, version int64) (*client.CancelWaitResult, error) {
 			t.Helper()
 			return cl.CancelWait(t.Context(), &client.CancelWaitRequest{LockID: "a", ClientID: owner, Version: version})
@@ -225,7 +225,7 @@ func TestCancelWaitAnswers(t *testing.T) {
 }
 
 func TestGetLockInfoAnswers(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		info, err := cl.GetLockInfo(t.Context(), &client.GetLockInfoRequest{LockID: "a"})
 		wantError(t, err, client.ErrLockNotFound, pb.ErrorCode_LOCK_NOT_FOUND)
 		if info != nil {
@@ -348,7 +348,7 @@ func TestUnknownOutcomeIsSaid(t *testing.T) {
 
 // A closed client refuses every call, and takes no other with it.
 func TestCloseOfAClient(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		local, sister := c.Node(c.Leader()).Client(), c.Node(c.Leader()).Client()
 		for _, cl := range []client.Client{cl, local} {
 			if err := errors.Join(cl.Close(), cl.Close()); err != nil {

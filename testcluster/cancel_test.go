@@ -246,7 +246,7 @@ func TestTenThousandCancels(t *testing.T) {
 // A RequestID that was withdrawn does not come back for a minute: a late attempt
 // is refused instead of taking the lock for nobody.
 func TestLateAttemptOfACancelledCallIsRefused(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		first := hold(t, cl, "a", "first")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := waiting(ctx, cl, client.AcquireRequest{LockID: "a", ClientID: "me", RequestID: "r"})
@@ -278,7 +278,7 @@ func TestLateAttemptOfACancelledCallIsRefused(t *testing.T) {
 // CancelWait with a RequestID withdraws whatever it finds: nothing, a wait, or a
 // grant.
 func TestWithdrawal(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		withdraw := func(lock string) {
 			t.Helper()
 			res, err := cl.CancelWait(t.Context(), &client.CancelWaitRequest{LockID: lock, ClientID: "me", RequestID: "r"})
@@ -316,7 +316,7 @@ func TestWithdrawal(t *testing.T) {
 // The end of a plain call's context ends its wait when no other call of its
 // identity is attached, and never a grant.
 func TestEndOfAPlainCall(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		first := hold(t, cl, "a", "first")
 		begin := func(cl client.RaftLockClient) (<-chan outcome, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -361,7 +361,7 @@ func TestEndOfAPlainCall(t *testing.T) {
 
 // A call whose context is over before it begins does nothing.
 func TestCallWithAContextThatHasEnded(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, before, _ := c.Node(0).StateHash(t.Context())

@@ -32,6 +32,7 @@ type Cluster struct {
 	network *memnet.Network
 	limits  raftlock.Limits
 	members []*member
+	front   *front // nil unless WithGRPC
 
 	// What clients do behind their callers' backs.
 	mu struct {
@@ -155,13 +156,24 @@ func (c *Cluster) start(i int) {
 	node, err := raftlock.Open(raftlock.Config{
 		Name: m.name, ClusterName: clusterName, InitialCluster: addrs,
 		Storage: m.mu.hold, Transport: m.mu.transport,
-		Logger:       slog.New(slog.NewTextHandler(logWriter{c.tb}, nil)),
-		TickInterval: tick, Limits: c.limits,
+		Logger:        slog.New(slog.NewTextHandler(logWriter{c.tb}, nil)),
+		ClientAddress: c.clientAddress(i), TickInterval: tick, Limits: c.limits,
 	})
 	if err != nil {
 		c.tb.Fatalf("testcluster: start member %d: %v", i, err)
 	}
 	m.mu.node = node
+	if c.front != nil {
+		c.front.open(clientAddress(i), node)
+	}
+}
+
+// clientAddress is where member i serves clients, "" if it does not.
+func (c *Cluster) clientAddress(i int) string {
+	if c.front == nil {
+		return ""
+	}
+	return clientAddress(i)
 }
 
 // logWriter gives the members' log to the test, which shows it when it fails.
@@ -265,6 +277,9 @@ func (c *Cluster) crash(i int) bool {
 	m.mu.Unlock()
 	if node == nil {
 		return false
+	}
+	if c.front != nil {
+		defer c.front.shut(clientAddress(i)).stop()
 	}
 	_ = transport.Close() // the network in memory has no error to tell
 	_ = node.Close()      // what the disk says to a member that has lost it is no news

@@ -2,8 +2,10 @@ package testcluster_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,15 +44,81 @@ func tries(short, full int) int {
 	return full
 }
 
-// eachPlace runs a test with a client at the leader and with one at a follower.
-func eachPlace(t *testing.T, test func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client), opts ...testcluster.Option) {
+// place is where a client stands.
+type place struct {
+	name string
+	opts []testcluster.Option
+	// members is how many members the client was told of.
+	members int
+	// dial makes the client; leader and follower are numbers of members.
+	dial func(t *testing.T, c *testcluster.Cluster, leader, follower int) client.Client
+}
+
+// places are all the places that a client can have: every behaviour is the same
+// there.
+func places(t *testing.T) []place {
+	server, trust := mutualTLS(t)
+	return []place{
+		{"leader", nil, 1, func(_ *testing.T, c *testcluster.Cluster, leader, _ int) client.Client { return c.ClientOn(leader) }},
+		{"follower", nil, 1, func(_ *testing.T, c *testcluster.Cluster, _, follower int) client.Client { return c.ClientOn(follower) }},
+		{"remote, all members", grpcOnly(), 3, func(t *testing.T, c *testcluster.Cluster, _, _ int) client.Client {
+			return remote(t, c, nil, 0, 1, 2)
+		}},
+		{"remote, leader", grpcOnly(), 1, func(t *testing.T, c *testcluster.Cluster, leader, _ int) client.Client {
+			return remote(t, c, nil, leader)
+		}},
+		{"remote, follower", grpcOnly(), 1, func(t *testing.T, c *testcluster.Cluster, _, follower int) client.Client {
+			return remote(t, c, nil, follower)
+		}},
+		{"remote over TLS", []testcluster.Option{testcluster.WithTLS(server)}, 3, func(t *testing.T, c *testcluster.Cluster, _, _ int) client.Client {
+			return remote(t, c, trust, 0, 1, 2)
+		}},
+	}
+}
+
+func grpcOnly() []testcluster.Option { return []testcluster.Option{testcluster.WithGRPC()} }
+
+// remote is a client of the network that was told of some members.
+func remote(t *testing.T, c *testcluster.Cluster, trust *tls.Config, members ...int) client.Client {
 	t.Helper()
-	t.Run("leader", func(t *testing.T) {
-		bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) { test(t, c, c.Client()) }, opts...)
+	cfg := c.ClientConfig()
+	all := cfg.Endpoints
+	cfg.Endpoints = nil
+	for _, i := range members {
+		cfg.Endpoints = append(cfg.Endpoints, all[i])
+	}
+	cfg.TLS = trust
+	cl, err := client.Dial(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cl.Close() }) // always nil
+	return cl
+}
+
+// eachPlace runs a test with a client at each place.
+func eachPlace(t *testing.T, test func(t *testing.T, c *testcluster.Cluster, cl client.Client), opts ...testcluster.Option) {
+	t.Helper()
+	for _, p := range places(t) {
+		p.run(t, test, opts...)
+	}
+}
+
+// run runs a test with a client at the place.
+func (p place) run(t *testing.T, test func(t *testing.T, c *testcluster.Cluster, cl client.Client), opts ...testcluster.Option) {
+	t.Helper()
+	t.Run(p.name, func(t *testing.T) {
+		bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+			leader := c.Leader()
+			test(t, c, p.dial(t, c, leader, (leader+1)%3))
+		}, slices.Concat(opts, p.opts)...)
 	})
-	t.Run("follower", func(t *testing.T) {
-		bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) { test(t, c, c.ClientOn(follower(c))) }, opts...)
-	})
+}
+
+// isRemote reports whether a client goes over the network.
+func isRemote(cl client.Client) bool {
+	_, local := cl.(*testcluster.Client)
+	return !local
 }
 
 // follower is a member that does not lead.

@@ -199,7 +199,7 @@ func fieldInputs() []badInput {
 // at a follower alike, and changes nothing.
 func TestBadInputIsRefused(t *testing.T) {
 	inputs := append(idInputs(), fieldInputs()...)
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		hold(t, cl, "held", "you")
 		index, hash, err := c.Node(c.Leader()).StateHash(t.Context())
 		if err != nil {
@@ -245,7 +245,7 @@ func refuseInput(t *testing.T, cl client.Client, input badInput) {
 
 // What is just within the bounds goes through.
 func TestGoodInputAtTheBounds(t *testing.T) {
-	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl client.Client) {
 		metadata := map[string]string{}
 		for i := range 32 {
 			key := fmt.Sprintf("%064d", i)
@@ -272,7 +272,7 @@ func TestGoodInputAtTheBounds(t *testing.T) {
 
 // A nil request is refused like any other bad input.
 func TestNilRequests(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		ctx := t.Context()
 		for _, cl := range []client.Client{cl, c.Node(0).Client()} {
 			acquired, acquire := cl.Acquire(ctx, nil)
@@ -299,7 +299,7 @@ func TestNilRequests(t *testing.T) {
 
 // A queue takes no more than its limit; the refusal changes nothing.
 func TestWaitQueueFull(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		hold(t, cl, "a", "first")
 		for i := range 3 {
 			waiting(t.Context(), cl, client.AcquireRequest{LockID: "a", ClientID: fmt.Sprint("w", i), WaitTimeout: time.Minute})
@@ -323,7 +323,7 @@ func TestWaitQueueFull(t *testing.T) {
 
 // The cluster's own bounds on locks and waiters refuse with RATE_LIMITED.
 func TestTableLimits(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		first := hold(t, cl, "a", "me")
 		hold(t, cl, "b", "me")
 		res, err := cl.Acquire(t.Context(), &client.AcquireRequest{LockID: "c", ClientID: "me"})
@@ -352,7 +352,7 @@ func TestTableLimits(t *testing.T) {
 // Overload costs those who want locks their calls, and nobody the lock he has.
 func TestOverloadSparesHolders(t *testing.T) {
 	const pending = 16
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		var held []*client.Lock
 		for i := range pending {
 			held = append(held, take(t, cl, &client.AcquireRequest{LockID: fmt.Sprint("held", i), ClientID: "me", TTL: time.Minute}))
@@ -408,7 +408,7 @@ func TestOverloadSparesHolders(t *testing.T) {
 
 // A wait in a queue is no load.
 func TestWaitersAreNoLoad(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		first := hold(t, cl, "a", "first")
 		for i := range 50 {
 			waiting(t.Context(), cl, client.AcquireRequest{LockID: "a", ClientID: fmt.Sprint("w", i), WaitTimeout: time.Minute})

@@ -31,7 +31,7 @@ func idsOf(res *client.GetLocksResult) string {
 
 // A listing selects by every filter, and by all of them together.
 func TestGetLocksFilters(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		for i, id := range []string{"app/db/1", "app/db/2", "app/web", "job", "jöb", "ö"} {
 			take(t, cl, &client.AcquireRequest{
 				LockID: id, ClientID: fmt.Sprint("me", i%2), TTL: time.Duration(i+1) * 10 * time.Second,
@@ -96,7 +96,7 @@ func TestGetLocksFilters(t *testing.T) {
 
 // What a listing says of a lock is what GetLockInfo says.
 func TestGetLocksSaysWhatGetLockInfoSays(t *testing.T) {
-	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl client.Client) {
 		take(t, cl, &client.AcquireRequest{LockID: "a", ClientID: "me", Metadata: map[string]string{"k": "v"}})
 		for i := range 3 {
 			waiting(t.Context(), cl, client.AcquireRequest{LockID: "a", ClientID: fmt.Sprint("w", i), Priority: int32(i)})
@@ -129,7 +129,7 @@ func TestGetLocksSaysWhatGetLockInfoSays(t *testing.T) {
 // Pages neither repeat nor skip a lock that stands, while others come and go.
 func TestGetLocksPages(t *testing.T) {
 	const locks = 60
-	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl client.Client) {
 		id := func(i int) string { return fmt.Sprintf("lock%04d", i) }
 		var want []string
 		for i := 0; i < 2*locks; i += 2 {
@@ -199,7 +199,7 @@ func TestGetLocksPages(t *testing.T) {
 // Without a limit a listing is complete, however many pages that takes.
 func TestGetLocksGathersAll(t *testing.T) {
 	locks := tries(1200, 2500)
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		for i := range locks {
 			hold(t, c.Client(), fmt.Sprintf("lock%04d", i), "me")
 		}
@@ -221,7 +221,7 @@ func TestGetLocksGathersAll(t *testing.T) {
 
 // A freed lock stays listed for a minute.
 func TestFreedLocksAreListedForAMinute(t *testing.T) {
-	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl client.Client) {
 		lock := hold(t, cl, "a", "me")
 		give(t, cl, lock)
 		time.Sleep(59 * time.Second)

@@ -147,7 +147,7 @@ func TestVanishedCallersHoldUpNobody(t *testing.T) {
 // A lost connection ends a wait after two seconds, unless the call comes back,
 // anywhere, and finds its place as it was.
 func TestLostConnectionKeepsThePlaceForAWhile(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		first := hold(t, c.Client(), "a", "first")
 		lose := func(request string) {
 			t.Helper()
@@ -189,7 +189,7 @@ func TestLostConnectionKeepsThePlaceForAWhile(t *testing.T) {
 // A plain call and its wait do not go together when another call of the same
 // identity waits as well.
 func TestLostConnectionOfOneCallOfTwo(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		first := hold(t, c.Client(), "a", "first")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		one := waiting(ctx, cl, client.AcquireRequest{LockID: "a", ClientID: "me"})
@@ -205,7 +205,7 @@ func TestLostConnectionOfOneCallOfTwo(t *testing.T) {
 // A grant whose turn came while nobody was attached has the end of the window;
 // whoever claims it gets its full length from then.
 func TestGrantWithinTheWindowIsRestoredByAClaim(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		for _, request := range []string{"", "r"} {
 			first := hold(t, cl, "a", "first")
 			ctx, cancel := context.WithCancelCause(t.Context())
@@ -263,7 +263,7 @@ func TestEnqueuedWaitsAreNotDetached(t *testing.T) {
 // WaitTimeout ends a wait on time, with TIMEOUT and nothing acquired, and takes
 // it out of the queue.
 func TestWaitTimeout(t *testing.T) {
-	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 		first := hold(t, cl, "a", "first")
 		for _, limit := range []time.Duration{time.Millisecond, 5 * time.Second, 0} {
 			begun := time.Now()
@@ -320,7 +320,7 @@ func TestQueueIsTheSameEverywhere(t *testing.T) {
 // A grant that had to wait ends, for who got it, no later than in the table.
 func TestEndOfAGrantThatWaited(t *testing.T) {
 	for _, fall := range []bool{false, true} {
-		eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl *testcluster.Client) {
+		eachPlace(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 			first := hold(t, cl, "a", "first")
 			call := waiting(t.Context(), cl, client.AcquireRequest{LockID: "a", ClientID: "me", TTL: 30 * time.Second})
 			time.Sleep(10 * time.Second)

@@ -116,7 +116,7 @@ func TestAllMembersDown(t *testing.T) {
 // Advice: 50 ms to 1 s for a lock that nobody holds; more for one that will be
 // held for long and that many want, and never more than the grant has left.
 func TestBackoffAdvice(t *testing.T) {
-	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl *testcluster.Client) {
+	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl client.Client) {
 		advice := func(lock string) *client.BackoffAdvice {
 			t.Helper()
 			time.Sleep(2 * beat) // a member advises by its own table

@@ -1,6 +1,7 @@
 package raftlock_test
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -156,6 +157,47 @@ func TestMentions(t *testing.T) {
 			}
 			if !strings.Contains(tests.String(), function) {
 				t.Errorf("%s names the test %s, which is not there", name, m[1])
+			}
+		}
+	}
+}
+
+var (
+	contractTest = regexp.MustCompile("(● )?`(Test[A-Za-z0-9]+)`")
+	testDecl     = regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9]+)\(t \*testing\.T\) \{\n((?:\t.*\n|\n)*)`)
+)
+
+// TestContractNamesTests holds docs/contract.md: every sentence has a test, the
+// tests exist, and those that are marked run at every place.
+func TestContractNamesTests(t *testing.T) {
+	bodies := map[string]string{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		for _, m := range testDecl.FindAllStringSubmatch(readText(t, path), -1) {
+			bodies[m[1]] += m[2]
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(readText(t, "docs/contract.md")) {
+		cells := strings.Split(strings.Trim(line, "|\n "), " | ")
+		if len(cells) != 2 || cells[1] == "tests" {
+			continue
+		}
+		named := contractTest.FindAllStringSubmatch(cells[1], -1)
+		if len(named) == 0 {
+			t.Errorf("no test for: %s", cells[0])
+		}
+		for _, m := range named {
+			body, there := bodies[m[2]]
+			if !there {
+				t.Errorf("there is no %s, which shows: %s", m[2], cells[0])
+			} else if m[1] != "" && !strings.Contains(body, "eachPlace(t,") {
+				t.Errorf("%s does not run at every place", m[2])
 			}
 		}
 	}

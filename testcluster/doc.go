@@ -15,6 +15,9 @@
 // Members crash and start again (Crash, Restart), the network between them breaks
 // (Isolate, Partition, Heal), and so do their disks (HangDisk, FailDisk, MendDisk).
 //
+// A cluster made WithGRPC also serves remote clients, over connections in memory;
+// ClientConfig is what client.Dial needs.
+//
 // When the test ends, New's cleanup mends network and disks and compares the lock
 // tables of all running members: a difference fails the test.
 package testcluster

@@ -53,7 +53,7 @@ func TestNoLeader(t *testing.T) {
 				if retries > 0 && p.members > 1 {
 					continue // TestNoLeaderForLong
 				}
-				p.run(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
+				runAt(t, p, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 					policy := client.DefaultRetryPolicy()
 					policy.MaxRetries, policy.JitterFactor = retries, 0
 					cl.SetRetryPolicy(policy)
@@ -87,7 +87,7 @@ func TestNoLeaderForLong(t *testing.T) {
 		if p.members == 1 {
 			continue
 		}
-		p.run(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
+		runAt(t, p, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 			leaderlessFor(c, time.Second)
 			begun := time.Now()
 			_, err := cl.Release(t.Context(), &client.ReleaseRequest{LockID: "a", ClientID: "me", Version: 1})
@@ -555,7 +555,7 @@ func TestLeaderKills(t *testing.T) {
 		if strings.HasPrefix(p.name, "remote") && p.members == 1 {
 			continue // a client that knows one member cannot do without it
 		}
-		p.run(t, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
+		runAt(t, p, func(t *testing.T, c *testcluster.Cluster, cl client.Client) {
 			stop := make(chan struct{})
 			var calls sync.WaitGroup
 			var tokens sync.Map

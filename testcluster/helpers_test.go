@@ -100,12 +100,12 @@ func remote(t *testing.T, c *testcluster.Cluster, trust *tls.Config, members ...
 func eachPlace(t *testing.T, test func(t *testing.T, c *testcluster.Cluster, cl client.Client), opts ...testcluster.Option) {
 	t.Helper()
 	for _, p := range places(t) {
-		p.run(t, test, opts...)
+		runAt(t, p, test, opts...)
 	}
 }
 
-// run runs a test with a client at the place.
-func (p place) run(t *testing.T, test func(t *testing.T, c *testcluster.Cluster, cl client.Client), opts ...testcluster.Option) {
+// runAt runs a test with a client at a place.
+func runAt(t *testing.T, p place, test func(t *testing.T, c *testcluster.Cluster, cl client.Client), opts ...testcluster.Option) {
 	t.Helper()
 	t.Run(p.name, func(t *testing.T) {
 		bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {

@@ -23,6 +23,10 @@ import (
 // incarnations, durable before anybody hears of it. The others take both from
 // whoever has them, if they name all incarnations as they met them. Once all
 // have them, each is Started, and from then on a majority is enough.
+//
+// A member that comes to a running cluster with an empty storage, to a place that
+// was made for it, does not take part in that: one member that is started and
+// names its incarnation tells it all there is to know, and it joins.
 type assembly struct {
 	clock   clock.Clock
 	storage Storage
@@ -31,6 +35,8 @@ type assembly struct {
 	mu struct {
 		sync.Mutex
 		identity Identity
+		roster   *roster           // who belongs to the cluster by now; nil before the member runs
+		told     map[string]string // peer addresses, as the member heard that admitted this one
 	}
 }
 
@@ -59,13 +65,68 @@ func (a *assembly) identity() Identity {
 // greeting is this member's hello to target as of now.
 func (a *assembly) greeting(target string, frames bool) hello {
 	h := a.hello
-	h.Identity, h.Target, h.Frames = a.identity(), target, frames
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h.Identity, h.Target, h.Frames = a.mu.identity, target, frames
+	switch {
+	case a.mu.roster != nil:
+		h.Members, h.MembersAt = memberIDs(a.mu.roster), a.mu.roster.index
+		h.Initial = memberNames(h.Members)
+	case h.Members != nil:
+		h.MembersAt = max(h.JoinedAt, firstIndex)
+	}
 	return h
 }
 
+// learn sets who belongs to the cluster by now.
+func (a *assembly) learn(now *roster) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.roster = now
+}
+
+// asleep reports whether this member is one of a cluster, but does not know yet
+// who belongs to that by now.
+func (a *assembly) asleep() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.identity.Started && a.mu.roster == nil
+}
+
+// toldAddress is where this member was told that another one is reached.
+func (a *assembly) toldAddress(name string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.told[name]
+}
+
+// memberIDs are the members as a hello says them; a place that waits has no numbers.
+func memberIDs(t *roster) map[string]MemberID {
+	ids := map[string]MemberID{}
+	for i := range t.records {
+		r := &t.records[i]
+		ids[r.name] = MemberID{NodeID: r.node, Incarnation: r.incarnation}
+	}
+	return ids
+}
+
+// rosterOf is the roster that an identity has the members of: all initial
+// members, or what a joined one was told, before it has heard of the log.
+func rosterOf(id *Identity) *roster {
+	t := &roster{index: max(id.JoinedAt, firstIndex)}
+	for _, name := range memberNames(id.Members) {
+		m := id.Members[name]
+		t.records = append(t.records, record{
+			name: name, since: firstIndex, node: m.NodeID, incarnation: m.Incarnation, voter: !id.Joined,
+		})
+	}
+	return t
+}
+
 // identityFor returns the identity in a storage, or makes one where it is
-// empty, and refuses a storage that is not for this configuration.
-func identityFor(cfg *Config, found *Identity) (Identity, error) {
+// empty, and refuses a storage that is not for this configuration. now is who
+// belongs to the cluster as the storage's log knows it, nil if that knows nothing.
+func identityFor(cfg *Config, found *Identity, now *roster) (Identity, error) {
 	if found == nil {
 		id := Identity{Name: cfg.Name, ClusterName: cfg.ClusterName, Incarnation: randomID()}
 		if err := cfg.Storage.SaveIdentity(id); err != nil {
@@ -77,12 +138,21 @@ func identityFor(cfg *Config, found *Identity) (Identity, error) {
 	case id.Name != cfg.Name || id.ClusterName != cfg.ClusterName:
 		return Identity{}, fmt.Errorf("%w: the data directory is of member %q of cluster %q, the configuration is of %q of %q",
 			ErrWrongCluster, id.Name, id.ClusterName, cfg.Name, cfg.ClusterName)
-	case id.Members != nil && !slices.Equal(memberNames(id.Members), memberNames(cfg.InitialCluster)):
-		return Identity{}, fmt.Errorf("%w: InitialCluster names %s, the cluster was made with %s",
-			ErrWrongCluster, nameList(cfg.InitialCluster), nameList(id.Members))
+	case now != nil && now.byNode(id.Members[id.Name].NodeID) == nil:
+		return Identity{}, fmt.Errorf("%w, as its own log says: %s", ErrRemoved, removedRemedy)
+	case now != nil && !namesFit(cfg, &id, now):
+		return Identity{}, fmt.Errorf("%w: InitialCluster names %s, the cluster was made with %s and has %s by now, as far as this member knows",
+			ErrWrongCluster, nameList(cfg.InitialCluster), nameList(id.Members), nameList(memberIDs(now)))
 	default:
 		return id, nil
 	}
+}
+
+// namesFit reports whether the configuration names the members of the first
+// start, or the present ones: one that was away during a change has the old list.
+func namesFit(cfg *Config, id *Identity, now *roster) bool {
+	names := memberNames(cfg.InitialCluster)
+	return slices.Equal(names, memberNames(id.Members)) || slices.Equal(names, memberNames(memberIDs(now)))
 }
 
 // randomID returns a random number other than 0, raft's "nobody", and in the
@@ -124,19 +194,25 @@ func (a *assembly) round(ctx context.Context, ask func(context.Context, string) 
 	mine := a.identity()
 	met := map[string]hello{}
 	missing := false
+	var lost error
 	for _, name := range a.hello.Initial {
 		if name == mine.Name {
 			continue
 		}
 		theirs, err := ask(ctx, name)
-		if errors.Is(err, ErrDiskLost) {
-			return err
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrDiskLost), errors.Is(err, ErrRemoved):
+			lost = err // unless another one knows better
+		case err != nil:
 			missing = true
-			continue
+		case mine.Members == nil && theirs.Started && theirs.Members[mine.Name].Incarnation == mine.Incarnation:
+			return a.join(mine, &theirs)
+		default:
+			met[name] = theirs
 		}
-		met[name] = theirs
+	}
+	if lost != nil {
+		return lost
 	}
 	if mine.Members != nil {
 		return a.conclude(mine, met, missing)
@@ -173,6 +249,22 @@ func (a *assembly) form(mine Identity, met map[string]hello) error {
 	}
 	formed.Started = len(met) == 0
 	return a.save(formed, a.storage.Bootstrap)
+}
+
+// join makes this member one of a running cluster, which has given it a place.
+func (a *assembly) join(mine Identity, theirs *hello) error {
+	joined := mine
+	joined.ClusterID, joined.Members = theirs.ClusterID, map[string]MemberID{}
+	for name, m := range theirs.Members {
+		if m.NodeID != 0 {
+			joined.Members[name] = m
+		}
+	}
+	joined.Joined, joined.JoinedAt, joined.Started = true, theirs.MembersAt, true
+	a.mu.Lock()
+	a.mu.told = theirs.Addresses
+	a.mu.Unlock()
+	return a.save(joined, a.storage.Join)
 }
 
 // conclude starts this member when all have the cluster, or one is started.

@@ -42,7 +42,7 @@ func (n *nursery) start(name string) {
 		cfg.InitialCluster[other] = other
 	}
 	cfg.setDefaults()
-	id, err := identityFor(&cfg, found.Identity)
+	id, err := identityFor(&cfg, found.Identity, nil)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestIdentityForRefusesAnotherConfiguration(t *testing.T) {
 	} {
 		c.cfg.Storage = disk
 		c.cfg.setDefaults()
-		_, err := identityFor(&c.cfg, found)
+		_, err := identityFor(&c.cfg, found, rosterOf(found))
 		if c.fits != (err == nil) || !c.fits && !errors.Is(err, ErrWrongCluster) {
 			t.Errorf("%s: %v", name, err)
 		}

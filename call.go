@@ -10,8 +10,9 @@ import (
 // loop owns it from the moment it is submitted; the caller keeps only state
 // and done.
 type call struct {
-	cmd  command  // as the caller made it; kind 0 for a read
+	cmd  command  // as the caller made it; kind 0 for what is no command
 	read readKind // readNone for a command
+	wish *wish    // of the members; nil for a command and a read
 	// withWaiters is readLock's: the answer lists the queue.
 	withWaiters bool
 	// refusal is what this member's limits say against the command. It counts

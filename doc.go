@@ -85,6 +85,7 @@
 //	forward.go         a follower's calls at the leader
 //	appender.go        the writing of the log, beside the loop
 //	diskwatch.go       a disk that hangs: the leadership goes to another
+//	changes.go         changes of the members, one at a time
 //
 //	command.go         pure: commands, entries, results, events
 //	statemachine.go    pure: the lock table, apply(entry) → results
@@ -97,6 +98,8 @@
 //	codec.go           pure: the bytes of entries, commands and results
 //	snapshot.go        pure: the bytes of a snapshot
 //	snapshotload.go    pure: its items, and the table made from them
+//	roster.go          pure: who belongs to the cluster
+//	change.go          pure: a change of the members, and its bytes
 //
 //	attempt.go         one attempt of such a call: in, wait, give up
 //	local.go           the client in process: attempts, repeats, withdrawals
@@ -105,11 +108,13 @@
 //	failure.go         why a call got no answer of the table
 //	stats.go           what became of grants in the last minute
 //	status.go          Health, GetStatus, GetBackoffAdvice
+//	membership.go      Members, AddMember, RemoveMember, ReplaceMember, TransferLeadership
 //
 //	transport.go       the contract of the wire between members
 //	frame.go           what goes over it: raft's messages and forwarded calls
 //	outbox.go          the way to one peer: batches, drops, reports
 //	peers.go           meeting a peer: greeting, being greeted, receiving
+//	directory.go       the ways to all peers, as members come and go
 //	format.go          versions of what is written: all members must read it
 //	hello.go           what members say first, and how they judge it
 //	identity.go        who a member is, on disk

@@ -15,6 +15,13 @@ var (
 	// the old directory back, or have the member replaced.
 	ErrDiskLost = errors.New("raftlock: data directory is not the one this cluster knows")
 
+	// ErrRemoved is what a member ends with (Done, Err; Open returns it too) when
+	// it belongs to the cluster no more: it was removed, or replaced, by a call of
+	// RemoveMember or ReplaceMember, perhaps while it was away. Its data directory
+	// is of no use any more. To have a member of that name again, start it with an
+	// empty one, after AddMember where it was removed.
+	ErrRemoved = errors.New("raftlock: member was removed from the cluster")
+
 	// ErrWrongCluster is in the error of Open when the data directory belongs
 	// to another member or cluster than Config says, or was made with other
 	// members; the text names both. Nothing was changed; mend the configuration.

@@ -16,6 +16,7 @@ const (
 	forwardCall  forwardKind = 1 // propose this command for me, under this number
 	forwardRead  forwardKind = 2 // how far must I have applied, and what time is it
 	forwardLeave forwardKind = 3 // nobody waits for that call any more
+	forwardWish  forwardKind = 8 // change the members for me, or lead elsewhere
 
 	// From the leader.
 	forwardQueued forwardKind = 4 // the call's command waits in a lock's queue
@@ -30,6 +31,7 @@ type forward struct {
 	id   uint64
 
 	cmd       command   // forwardCall
+	wish      *wish     // forwardWish
 	how       departure // forwardLeave
 	result    result    // forwardResult
 	remaining span      // forwardResult: of the grant, by the leader's clock
@@ -55,6 +57,10 @@ func (r *replica) passOn(c *call) {
 	c.arrived = r.now // it may have been held: what a grant has left counts from here
 	c.place = placeForwarded
 	r.forwards.calls[c.id] = c
+	if c.wish != nil {
+		r.respond(r.lead, forward{kind: forwardWish, id: c.id, wish: c.wish})
+		return
+	}
 	r.respond(r.lead, forward{kind: forwardCall, id: c.id, cmd: c.cmd})
 }
 
@@ -78,6 +84,8 @@ func (r *replica) receive(from, session uint64, m forward) {
 	case forwardRead:
 		c := &call{read: readIndex, from: from, session: session, id: m.id, patience: holdLimit}
 		r.receiveGuest(c)
+	case forwardWish:
+		r.receiveGuest(&call{wish: m.wish, from: from, session: session, id: m.id, patience: r.requestTimeout})
 	case forwardLeave:
 		if c := r.waits.guests[guest{from, m.id}]; c != nil {
 			r.leave(c, m.how)
@@ -189,6 +197,10 @@ func (r *replica) failForwards(leader uint64) {
 	r.forwards.calls = map[uint64]*call{}
 	for _, id := range slices.Sorted(maps.Keys(calls)) {
 		c := calls[id]
+		if c.wish != nil && c.state.CompareAndSwap(callTaken, callWaits) {
+			r.hold(c) // to ask again is safe
+			continue
+		}
 		r.respond(leader, forward{kind: forwardLeave, id: id, how: lostTouch})
 		if c.place == placeAway {
 			r.answer(c, reply{failure: waitInterrupted})

@@ -20,6 +20,7 @@ import (
 //	1 bytes  a raftpb.Message
 //	2 bytes  a forward:  1 kind  2 id  3 command  4 how  5 result
 //	                     6 remaining  7 timed  8 index  9 now  10 failure
+//	                     11 change, or 12 the member that is to lead
 //	         a failure:  1 code  2 message  3 detail (1 key, 2 value)
 //	                     4 again  5 interrupted
 type frame struct {
@@ -83,6 +84,11 @@ func appendForward(b []byte, m *forward, v format) []byte {
 	switch m.kind {
 	case forwardCall:
 		b = appendBytes(b, 3, v.appendCommand(nil, &m.cmd))
+	case forwardWish:
+		if m.wish.transfer != "" {
+			return appendBytes(b, 12, []byte(m.wish.transfer))
+		}
+		b = appendBytes(b, 11, m.wish.change.encode())
 	case forwardLeave:
 		b = appendUint(b, 4, uint64(m.how))
 	case forwardResult:
@@ -101,7 +107,7 @@ func appendForward(b []byte, m *forward, v format) []byte {
 func decodeForward(b []byte, v format) (forward, error) {
 	var m forward
 	err := eachField(b, func(num protowire.Number, typ protowire.Type, n uint64, value []byte) (err error) {
-		if (typ == protowire.BytesType) != (num == 3 || num == 5 || num == 10) {
+		if (typ == protowire.BytesType) != (num == 3 || num == 5 || num >= 10) {
 			return unknownField("forward", num, typ)
 		}
 		switch num {
@@ -125,6 +131,11 @@ func decodeForward(b []byte, v format) (forward, error) {
 			m.now = logTime(n)
 		case 10:
 			m.failure, err = decodeFailure(value)
+		case 11:
+			m.wish = &wish{}
+			m.wish.change, err = decodeChange(value)
+		case 12:
+			m.wish = &wish{transfer: string(value)}
 		default:
 			return unknownField("forward", num, typ)
 		}
@@ -146,6 +157,8 @@ func (m *forward) check() error {
 		bad = m.how != gaveUp && m.how != lostTouch
 	case forwardFailed:
 		bad = m.failure == nil
+	case forwardWish:
+		bad = m.wish == nil || m.wish.transfer == "" && !m.wish.change.wanted()
 	case forwardResult:
 		bad = m.remaining < 0 || m.result.position < 0 || m.result.lock.waiters < 0
 	case forwardIndex:

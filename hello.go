@@ -18,9 +18,17 @@ type hello struct {
 	Protocol int `json:"protocol"`
 	Entries  int `json:"entries"`
 
+	// Identity says who the dialler is; its Members are those that it knows by
+	// now. A member whose place waits for it has no incarnation there.
 	Identity
+	// MembersAt is how far in the log Members reach: of two members that know
+	// each other differently, the one whose number is greater is right.
+	MembersAt uint64 `json:"members_at,string,omitempty"`
+	// Addresses are where the members are reached, told to one that is admitted.
+	Addresses map[string]string `json:"addresses,omitempty"`
+
 	Target        string   `json:"target"`  // whom the dialer means to reach
-	Initial       []string `json:"initial"` // the names of its InitialCluster
+	Initial       []string `json:"initial"` // the names of its InitialCluster, or of Members
 	ClientAddress string   `json:"client_address,omitempty"`
 	// Frames: the dialer will send frames on this stream. Otherwise it only asks.
 	Frames bool `json:"frames,omitempty"`
@@ -32,8 +40,10 @@ type hello struct {
 type refusal struct {
 	// DiskLost: the one who is refused has another incarnation than the one
 	// this cluster knows under its name.
-	DiskLost bool   `json:"disk_lost,omitempty"`
-	Text     string `json:"text"`
+	DiskLost bool `json:"disk_lost,omitempty"`
+	// Removed: it was a member, and is none any more.
+	Removed bool   `json:"removed,omitempty"`
+	Text    string `json:"text"`
 }
 
 // oldestProtocol and newestProtocol are the versions of the frames that this
@@ -68,8 +78,9 @@ func refused(format string, args ...any) error {
 }
 
 // judge compares what a peer says with what this member knows. The error is
-// around ErrDiskLost when it is this member that has lost its disk, around
-// errDiskLostThere when it is the peer, otherwise around errRefused.
+// around ErrDiskLost or ErrRemoved when it is this member that has lost its disk
+// or its place, around errDiskLostThere or errRemovedThere when it is the peer,
+// around errVacant when a place waits for the peer, otherwise around errRefused.
 func (h *hello) judge(theirs *hello) error {
 	switch {
 	case theirs.Protocol < oldestProtocol:
@@ -80,10 +91,14 @@ func (h *hello) judge(theirs *hello) error {
 		return refused("%s is of cluster %q, this member of %q", theirs.Name, theirs.ClusterName, h.ClusterName)
 	case theirs.Target != h.Name:
 		return refused("%s means to reach %q, this is %q: check the peer addresses", theirs.Name, theirs.Target, h.Name)
-	case !slices.Contains(h.Initial, theirs.Name) || theirs.Name == h.Name:
-		return refused("%q is not another member of this cluster %v", theirs.Name, h.Initial)
+	case theirs.Name == h.Name, h.Members == nil && !slices.Contains(h.Initial, theirs.Name):
+		return h.stranger(theirs)
 	}
 	return h.judgeMembers(theirs)
+}
+
+func (h *hello) stranger(theirs *hello) error {
+	return refused("%q is not another member of this cluster %v", theirs.Name, h.Initial)
 }
 
 func (h *hello) judgeMembers(theirs *hello) error {
@@ -91,12 +106,11 @@ func (h *hello) judgeMembers(theirs *hello) error {
 		return refused("%s belongs to another cluster %q (id %x) than this member (id %x)",
 			theirs.Name, h.ClusterName, theirs.ClusterID, h.ClusterID)
 	}
-	if m, ok := theirs.Members[h.Name]; ok && m.Incarnation != h.Incarnation {
-		return fmt.Errorf("%w: %s knows member %q with another data directory; %s",
-			ErrDiskLost, theirs.Name, h.Name, diskLostRemedy)
+	if err := h.judgeUs(theirs); err != nil {
+		return err
 	}
-	if m, ok := h.Members[theirs.Name]; ok && m.Incarnation != theirs.Incarnation {
-		return fmt.Errorf("%w: member %q has another data directory than this cluster knows", errDiskLostThere, theirs.Name)
+	if err := h.judgeThem(theirs); err != nil {
+		return err
 	}
 	if h.Members == nil && theirs.Members == nil && !slices.Equal(h.Initial, theirs.Initial) {
 		return refused("%s was given the initial members %v, this member %v", theirs.Name, theirs.Initial, h.Initial)
@@ -107,30 +121,78 @@ func (h *hello) judgeMembers(theirs *hello) error {
 	return nil
 }
 
-// errDiskLostThere is in the error of judge when the peer has lost its disk.
-var errDiskLostThere = errors.New("disk lost")
+// judgeUs looks at what a peer knows of this member.
+func (h *hello) judgeUs(theirs *hello) error {
+	m, known := theirs.Members[h.Name]
+	switch {
+	case theirs.Members == nil || known && m.Incarnation == h.Incarnation:
+		return nil
+	case h.Members == nil && !known:
+		return refused("%s knows no member %q, only %v: add it there first", theirs.Name, h.Name, memberNames(theirs.Members))
+	case h.Members == nil && m.Incarnation == 0:
+		return nil // it keeps a place for this member
+	case h.Members == nil || known && theirs.MembersAt == h.MembersAt:
+		return fmt.Errorf("%w: %s knows member %q with another data directory; %s",
+			ErrDiskLost, theirs.Name, h.Name, diskLostRemedy)
+	case theirs.MembersAt > h.MembersAt:
+		return fmt.Errorf("%w, says %s: %s", ErrRemoved, theirs.Name, removedRemedy)
+	}
+	return refused("%s does not know this member yet", theirs.Name)
+}
+
+// judgeThem looks at what this member knows of a peer.
+func (h *hello) judgeThem(theirs *hello) error {
+	m, known := h.Members[theirs.Name]
+	switch {
+	case h.Members == nil || known && m.Incarnation == theirs.Incarnation:
+		return nil
+	case theirs.Members == nil && !known:
+		return h.stranger(theirs)
+	case theirs.Members == nil && m.Incarnation == 0:
+		return fmt.Errorf("%w: member %q has not come yet", errVacant, theirs.Name)
+	case theirs.Members == nil || known && theirs.MembersAt == h.MembersAt:
+		return fmt.Errorf("%w: member %q has another data directory than this cluster knows", errDiskLostThere, theirs.Name)
+	case h.MembersAt > theirs.MembersAt:
+		return fmt.Errorf("%w: the member %q of this data directory was removed or replaced", errRemovedThere, theirs.Name)
+	}
+	return refused("this member does not know %s yet", theirs.Name)
+}
+
+// In the error of judge: that the peer has lost its disk, that it was removed,
+// that a place waits for it.
+var (
+	errDiskLostThere = errors.New("disk lost")
+	errRemovedThere  = errors.New("removed")
+	errVacant        = errors.New("not admitted yet")
+)
 
 // diskLostRemedy is what the operator of a member that lost its disk can do,
 // whichever side finds out.
 const diskLostRemedy = "put that directory back, or have the member replaced"
+
+// removedRemedy is the same for a member that was removed.
+const removedRemedy = "to have a member of this name again, start it with an empty data directory after it was added or replaced"
 
 // answer is the hello that answers theirs, and the error that its refusal says.
 func (h hello) answer(theirs *hello) (hello, error) {
 	h.Target, h.Frames = theirs.Name, theirs.Frames
 	err := h.judge(theirs)
 	if err != nil {
-		h.Refusal = &refusal{Text: err.Error(), DiskLost: errors.Is(err, errDiskLostThere)}
+		h.Refusal = &refusal{Text: err.Error(), DiskLost: errors.Is(err, errDiskLostThere), Removed: errors.Is(err, errRemovedThere)}
 	}
 	return h, err
 }
 
 // heed turns an answer into the error that it means for the dialer.
 func (h *hello) heed(answer *hello, target string) error {
-	if answer.Refusal != nil && !answer.Refusal.DiskLost {
-		return refused("by %s: %s", target, answer.Refusal.Text)
-	}
-	if answer.Refusal != nil {
-		return fmt.Errorf("%w: by %s: %s; %s", ErrDiskLost, target, answer.Refusal.Text, diskLostRemedy)
+	switch r := answer.Refusal; {
+	case r == nil:
+	case r.Removed:
+		return fmt.Errorf("%w: by %s: %s; %s", ErrRemoved, target, r.Text, removedRemedy)
+	case r.DiskLost:
+		return fmt.Errorf("%w: by %s: %s; %s", ErrDiskLost, target, r.Text, diskLostRemedy)
+	default:
+		return refused("by %s: %s", target, r.Text)
 	}
 	if answer.Name != target {
 		return refused("%q answers at the address of %q", answer.Name, target)

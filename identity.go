@@ -1,5 +1,11 @@
 package raftlock
 
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
 // MemberID is what a cluster knows a member by besides its name. Both numbers
 // are random, never 0 and never used again: a member that lost its disk comes
 // back with another incarnation, and must not be taken for the old one.
@@ -28,4 +34,55 @@ type Identity struct {
 	// Joined: the member was admitted to a running cluster. Its log began at
 	// nothing, and Members are those that it was told of then.
 	Joined bool `json:"joined,omitempty"`
+	// JoinedAt is how far in the log Members reach that a joined member was told.
+	JoinedAt uint64 `json:"joined_at,string,omitempty"`
+}
+
+// nodeID is the member's id in raft; 0 before there is a cluster.
+func (id Identity) nodeID() uint64 { return id.Members[id.Name].NodeID }
+
+// recalled is what a storage holds, with what it says of the members.
+type recalled struct {
+	Recovered
+	members *roster // at the snapshot; nil before there is one
+	// now is the members as of the last entry that is known to be committed; nil
+	// when the log knows of none.
+	now *roster
+}
+
+// recall finds out what a storage says of the members.
+func recall(found Recovered) (recalled, error) {
+	r := recalled{Recovered: found}
+	switch index := found.Snapshot.GetIndex(); {
+	case found.Snapshot == nil:
+		return r, nil
+	case index > firstIndex:
+		return r, fmt.Errorf("%w: snapshot at %d", ErrUnknownFormat, index)
+	case index == 0:
+		r.members = rosterOf(found.Identity)
+		return r, nil
+	}
+	r.members = rosterOf(found.Identity)
+	r.now = r.members
+	for _, e := range found.Entries {
+		if e.GetIndex() > found.Hard.GetCommit() || e.GetType() != raftpb.EntryConfChangeV2 {
+			continue
+		}
+		c, _, err := changeIn(e)
+		if err != nil {
+			return r, fmt.Errorf("entry %d: %w", e.GetIndex(), err)
+		}
+		if next, err := r.now.apply(&c, e.GetIndex()); err == nil {
+			r.now = next
+		}
+	}
+	return r, nil
+}
+
+// begin is what a storage holds after Bootstrap or Join.
+func begin(id Identity) recalled {
+	if id.Joined {
+		return recalled{Recovered: Recovered{Snapshot: nothing()}, members: rosterOf(&id)}
+	}
+	return recalled{Recovered: newborn(id), members: rosterOf(&id)}
 }

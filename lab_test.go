@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -85,6 +86,7 @@ func (l *lab) boot(n *labNode) {
 		self: n.id, smallest: n.id == 1, storage: n.log, applied: firstIndex, seed: 1000 * n.id,
 		electionTicks: labElectionTicks, tick: labTick, requestTimeout: 30 * time.Second,
 		limits: &n.limits, logger: slog.New(slog.DiscardHandler), newest: n.newest(),
+		roster: n.roster(),
 	})
 	if err != nil {
 		l.t.Fatal(err)
@@ -103,6 +105,16 @@ func (l *lab) boot(n *labNode) {
 		}
 	}
 	l.settle()
+}
+
+// roster is who the cluster was made of: all voters of the log's first state.
+func (n *labNode) roster() *roster {
+	_, conf, _ := n.log.InitialState()
+	t := &roster{index: firstIndex}
+	for _, id := range conf.GetVoters() {
+		t.records = append(t.records, record{name: fmt.Sprintf("n%d", id), since: firstIndex, node: id, incarnation: id, voter: true})
+	}
+	return t
 }
 
 func (n *labNode) newest() format {

@@ -283,10 +283,14 @@ func packageVariable(s *source, e ast.Expr) string {
 var starters = map[string]string{
 	"Open":     "main, loop",
 	"live":     "appender",
+	"enroll":   "outbox",
 	"serve":    "outbox",
 	"withdraw": "withdrawal",
 	"exchange": "",
 	"welcome":  "",
+	"part":     "",
+
+	"receiveFrames": "",
 }
 
 // TestGoroutines holds the table in Node's comment: nothing else in the package

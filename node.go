@@ -24,8 +24,8 @@ import (
 //	goroutine   how many         what ends it                    who waits for it
 //	main, loop  1                Close, or a failure             Close
 //	appender    1                the loop's end                  main
-//	outbox      1 per peer, +2   the loop's end                  main
-//	            while it is up
+//	outbox      1 per peer, +2   the loop's end, or the peer's   main
+//	            while it is up   removal
 //	receiver    1 per stream     its stream's end                Transport.Close
 //	            of a peer
 //	withdrawal  1 per call given its answer, or the node's end   main
@@ -43,9 +43,8 @@ type Node struct {
 	inbox    *inbox
 	appender *appender
 	log      *raft.MemoryStorage
-	peers    map[string]*outbox // by name; set before formed is closed
-	byID     map[uint64]*outbox
-	names    map[uint64]string
+	// directory is the peers, as the loop last told; never nil.
+	directory atomic.Pointer[directory]
 
 	ctx    context.Context // ends when the node is to end; its cause says why
 	cancel context.CancelCauseFunc
@@ -94,7 +93,7 @@ const (
 //
 // The first start needs all initial members up at some time together; a restart
 // needs a majority. Errors: a fault in cfg, or one around ErrCorrupt, ErrLocked
-// or ErrWrongCluster.
+// ErrWrongCluster or ErrRemoved.
 func Open(cfg Config) (*Node, error) {
 	cfg.setDefaults()
 	n, found, err := open(cfg)
@@ -106,17 +105,21 @@ func Open(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-func open(cfg Config) (*Node, Recovered, error) {
+func open(cfg Config) (*Node, recalled, error) {
 	if err := cfg.validate(); err != nil {
-		return nil, Recovered{}, err
+		return nil, recalled{}, err
 	}
 	found, err := cfg.Storage.Load()
 	if err != nil {
-		return nil, Recovered{}, fmt.Errorf("load storage: %w", err)
+		return nil, recalled{}, fmt.Errorf("load storage: %w", err)
 	}
-	id, err := identityFor(&cfg, found.Identity)
+	known, err := recall(found)
 	if err != nil {
-		return nil, Recovered{}, err
+		return nil, recalled{}, fmt.Errorf("load storage: %w", err)
+	}
+	id, err := identityFor(&cfg, found.Identity, known.now)
+	if err != nil {
+		return nil, recalled{}, err
 	}
 	n := &Node{
 		cfg: cfg, logger: cfg.Logger.With("member", cfg.Name),
@@ -127,14 +130,15 @@ func open(cfg Config) (*Node, Recovered, error) {
 	n.started = n.clock.Now()
 	n.mu.addresses = map[string]string{cfg.Name: cfg.ClientAddress}
 	n.view.Store(&standing{changed: make(chan struct{})})
+	n.directory.Store(&directory{roster: &roster{}})
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	if cfg.Transport != nil {
 		if err := cfg.Transport.Serve(n.accept); err != nil {
 			n.cancel(err)
-			return nil, Recovered{}, fmt.Errorf("serve peers: %w", err)
+			return nil, recalled{}, fmt.Errorf("serve peers: %w", err)
 		}
 	}
-	return n, found, nil
+	return n, known, nil
 }
 
 // closeQuietly lets go of what a failed Open had been given; the error of Open
@@ -176,15 +180,10 @@ func (n *Node) IsLeader() bool { return n.view.Load().leads }
 // clients, as far as this member knows; both are empty when there is none.
 func (n *Node) Leader() (name, clientAddress string) {
 	lead := n.view.Load().lead
-	select {
-	case <-n.formed:
-	default:
-		return "", ""
-	}
 	if lead == 0 {
 		return "", ""
 	}
-	name = n.names[lead]
+	name = n.directory.Load().nameOf(lead)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return name, n.mu.addresses[name]
@@ -200,12 +199,12 @@ func (n *Node) ClusterID() string {
 	return fmt.Sprintf("%016x", id)
 }
 
-// StateHash returns a hash of the lock table and the index of the last entry in
-// it: at one index it is equal on all members. It returns ctx's error, or
+// StateHash returns a hash of the lock table and the members, and the index of the
+// last entry in it: at one index it is equal on all members. It returns ctx's error, or
 // ErrClosed.
 func (n *Node) StateHash(ctx context.Context) (index, hash uint64, err error) {
 	type state struct{ index, hash uint64 }
-	s, err := look(ctx, n, func(r *replica) state { return state{r.applied, r.table.hash()} })
+	s, err := look(ctx, n, func(r *replica) state { return state{r.applied, r.table.hash() + r.roster.hash()} })
 	return s.index, s.hash, err
 }
 
@@ -280,7 +279,7 @@ func (n *Node) handOver() {
 func (n *Node) fail(err error) { n.cancel(err) }
 
 // main is the life of the member.
-func (n *Node) main(found Recovered) {
+func (n *Node) main(found recalled) {
 	defer close(n.done)
 	err := n.live(found)
 	if err == nil {
@@ -324,13 +323,13 @@ func (n *Node) letGo() error {
 }
 
 // live is what the member does until it is to end.
-func (n *Node) live(found Recovered) error {
+func (n *Node) live(found recalled) error {
 	if !n.assembly.identity().Started {
 		if err := n.assembly.assemble(n.ctx, n.cfg.TickInterval, n.askPeer); err != nil {
 			return err
 		}
 		if found.Snapshot == nil {
-			found = newborn(n.assembly.identity())
+			found = begin(n.assembly.identity())
 		}
 	}
 	r, err := n.raise(found)
@@ -343,13 +342,7 @@ func (n *Node) live(found Recovered) error {
 			n.fail(err)
 		}
 	})
-	for _, o := range n.peers {
-		n.work.Go(func() {
-			if err := n.guard(func() error { o.run(n.ctx); return nil }); err != nil {
-				n.fail(err)
-			}
-		})
-	}
+	n.enroll(r.roster, r.self)
 	close(n.formed)
 	return n.guard(func() error { return n.loop(r) })
 }
@@ -369,12 +362,14 @@ func (n *Node) guard(run func() error) (err error) {
 }
 
 // raise makes the replica from what the storage holds.
-func (n *Node) raise(found Recovered) (*replica, error) {
+func (n *Node) raise(found recalled) (*replica, error) {
 	if found.Snapshot == nil {
 		return nil, fmt.Errorf("load storage: no snapshot: %w", ErrCorrupt)
 	}
-	if err := n.log.ApplySnapshot(&raftpb.Snapshot{Metadata: found.Snapshot}); err != nil {
-		return nil, fmt.Errorf("load log: %w", err)
+	if found.Snapshot.GetIndex() > 0 { // else the log begins at nothing
+		if err := n.log.ApplySnapshot(&raftpb.Snapshot{Metadata: found.Snapshot}); err != nil {
+			return nil, fmt.Errorf("load log: %w", err)
+		}
 	}
 	if !raft.IsEmptyHardState(found.Hard) {
 		if err := n.log.SetHardState(found.Hard); err != nil {
@@ -385,19 +380,12 @@ func (n *Node) raise(found Recovered) (*replica, error) {
 		return nil, fmt.Errorf("load log: %w", err)
 	}
 	id := n.assembly.identity()
-	n.peers, n.byID, n.names = map[string]*outbox{}, map[uint64]*outbox{}, map[uint64]string{}
-	for name, m := range id.Members {
-		n.names[m.NodeID] = name
-		if name != id.Name {
-			o := newOutbox(n, name, m.NodeID)
-			n.peers[name], n.byID[m.NodeID] = o, o
-		}
-	}
 	return newReplica(replicaConfig{
-		self: id.Members[id.Name].NodeID, smallest: memberNames(id.Members)[0] == id.Name,
+		self: id.nodeID(), smallest: memberNames(id.Members)[0] == id.Name,
 		storage: n.log, applied: found.Snapshot.GetIndex(), seed: randomID(),
 		electionTicks: n.cfg.ElectionTicks, tick: n.cfg.TickInterval,
 		requestTimeout: n.cfg.RequestTimeout, limits: &n.cfg.Limits, logger: n.logger, newest: n.cfg.newest,
+		roster: found.members,
 	})
 }
 
@@ -500,6 +488,10 @@ func (n *Node) feed(r *replica, f *received) error {
 // write of the same entries; what must wait for the write rides with it.
 func (n *Node) carryOut(r *replica) {
 	out := &r.out
+	if r.roster != n.directory.Load().roster {
+		gone := n.enroll(r.roster, r.self)
+		defer n.dismiss(gone)
+	}
 	n.deliverPeers(out.messages)
 	if len(out.appends) > 0 {
 		n.appender.append(out.appends)
@@ -523,7 +515,7 @@ func (n *Node) carryOut(r *replica) {
 }
 
 func (n *Node) sendForwards(to uint64, msgs []forward) {
-	o := n.byID[to]
+	o := n.directory.Load().byNode[to]
 	if o == nil {
 		return
 	}
@@ -539,8 +531,9 @@ func (n *Node) sendForwards(to uint64, msgs []forward) {
 // deliver takes the responses of a durable write to where they belong.
 func (n *Node) deliver(responses []*raftpb.Message) {
 	var own, others []*raftpb.Message
+	self := n.assembly.identity().nodeID()
 	for _, m := range responses {
-		if n.byID[m.GetTo()] != nil {
+		if m.GetTo() != self {
 			others = append(others, m)
 		} else {
 			own = append(own, m)
@@ -552,12 +545,13 @@ func (n *Node) deliver(responses []*raftpb.Message) {
 
 // deliverPeers queues messages at their outboxes, each peer's together.
 func (n *Node) deliverPeers(messages []*raftpb.Message) {
+	byNode := n.directory.Load().byNode
 	for len(messages) > 0 {
 		to, end := messages[0].GetTo(), 1
 		for end < len(messages) && messages[end].GetTo() == to {
 			end++
 		}
-		if o := n.byID[to]; o != nil {
+		if o := byNode[to]; o != nil {
 			o.send(messages[:end], nil)
 		}
 		messages = messages[end:]

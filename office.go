@@ -45,7 +45,7 @@ func (r *replica) refresh() {
 func (r *replica) leaveOffice() {
 	r.clock.stop()
 	r.office, r.openFirst, r.stampWanted, r.handingOver = officeNone, false, false, false
-	r.transferring = false
+	r.transferring, r.heir = false, 0
 	r.proposals.last = 0
 	r.dropWaits()
 	p := &r.proposals
@@ -58,6 +58,7 @@ func (r *replica) leaveOffice() {
 		r.route(c)
 	}
 	r.rerouteReads()
+	r.leaveChanges()
 }
 
 // leads reports whether this member is raft's leader, in office or not yet.
@@ -78,13 +79,12 @@ func (r *replica) quorumUp() bool {
 	return reached > voters/2
 }
 
-// voters counts them, and those that are up, this member included.
+// voters counts them, and those that are up, this member included if it is one.
 func (r *replica) voters() (all, reached int) {
-	reached = 1
 	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, _ tracker.Progress) {
 		if kind == raft.ProgressTypePeer {
 			all++
-			if r.up[id] && r.sessions[id] != 0 {
+			if id == r.self || r.up[id] && r.sessions[id] != 0 {
 				reached++
 			}
 		}
@@ -95,7 +95,7 @@ func (r *replica) voters() (all, reached int) {
 // takeOffice is reached when raft's no-op of a term is applied: all that earlier
 // leaders left is now in the table, and time is rebased on it.
 func (r *replica) takeOffice(term uint64) {
-	if !r.leads() || term != r.term {
+	if !r.leads() || term != r.term || r.office != officeNone {
 		return
 	}
 	r.proposals.last = r.clock.rebase()
@@ -109,8 +109,8 @@ func (r *replica) beginOpening(first bool) {
 	r.opening++
 }
 
-// handOver begins to give the leadership to another member. An entry goes
-// first, so that the successor knows how late it is (rule 7).
+// handOver begins to give the leadership to another member, to heir if one is
+// set. An entry goes first, so that the successor knows how late it is (rule 7).
 func (r *replica) handOver() {
 	if r.office == officeOpen && r.successor() != 0 {
 		r.handingOver, r.stampWanted = true, true
@@ -126,11 +126,12 @@ func (r *replica) transfer() {
 	r.handingOver = false
 }
 
-// successor is the reachable voter that has most of the log; 0 when there is none.
+// successor is the heir, if one is wanted, otherwise the reachable voter that has
+// most of the log; 0 when there is none.
 func (r *replica) successor() uint64 {
 	var best, match uint64
 	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, pr tracker.Progress) {
-		if kind != raft.ProgressTypePeer || id == r.self || !r.up[id] || !pr.RecentActive {
+		if kind != raft.ProgressTypePeer || id == r.self || !r.up[id] || !pr.RecentActive || r.heir != 0 && id != r.heir {
 			return
 		}
 		if best == 0 || pr.Match > match || pr.Match == match && id < best {

@@ -25,9 +25,15 @@ type outbox struct {
 	peer format        // the newest that both read; belongs to run
 	wake chan struct{} // room for one token; never closed
 
+	// ctx is that of run; it ends with the peer's membership too.
+	ctx    context.Context
+	cancel context.CancelFunc
+
 	mu struct {
 		sync.Mutex
 		up bool
+		// parting: the peer is no member any more. What is queued is sent first.
+		parting bool
 		// greeting: a stream is being opened. The peer has it, and counts on
 		// our answers, before we know that it is up.
 		greeting bool
@@ -49,8 +55,29 @@ const (
 )
 
 func newOutbox(n *Node, name string, id uint64) *outbox {
-	return &outbox{name: name, id: id, node: n, wake: make(chan struct{}, 1)}
+	o := &outbox{name: name, id: id, node: n, wake: make(chan struct{}, 1)}
+	o.ctx, o.cancel = context.WithCancel(n.ctx)
+	return o
 }
+
+// part ends the outbox, as soon as what is queued is sent or cannot be.
+func (o *outbox) part() {
+	o.mu.Lock()
+	o.mu.parting = true
+	up := o.mu.up
+	o.mu.Unlock()
+	if !up {
+		o.cancel()
+		return
+	}
+	o.node.clock.AfterFunc(handshakeTimeout, o.cancel) // Send may be blocked
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+var errParted = errors.New("the peer is no member any more")
 
 // send queues messages and forwarded calls; it does not block. It returns the
 // numbers of the calls that it could not take.
@@ -62,7 +89,7 @@ func (o *outbox) send(messages []*raftpb.Message, forwards []forward) (unsent []
 		if !o.mu.greeting {
 			return unsent
 		}
-		forwards = slices.DeleteFunc(forwards, func(f forward) bool { return f.kind == forwardCall })
+		forwards = slices.DeleteFunc(forwards, func(f forward) bool { return f.kind == forwardCall || f.kind == forwardWish })
 	}
 	for _, m := range messages {
 		if o.mu.bytes > maxOutboxBytes {
@@ -105,8 +132,11 @@ func (o *outbox) run(ctx context.Context) {
 			pause, last = minRedial, ""
 			err = o.serve(ctx, stream)
 		}
-		if errors.Is(err, ErrDiskLost) {
+		if errors.Is(err, ErrDiskLost) || errors.Is(err, ErrRemoved) {
 			o.node.fail(err)
+			return
+		}
+		if errors.Is(err, errParted) {
 			return
 		}
 		if text := err.Error(); text != last && ctx.Err() == nil {
@@ -202,7 +232,7 @@ func (o *outbox) pump(stream PeerStream, gone <-chan struct{}) error {
 		case <-o.wake:
 		}
 		o.mu.Lock()
-		queue := o.mu.queue
+		queue, parting := o.mu.queue, o.mu.parting
 		o.mu.queue, o.mu.bytes, o.mu.room = frame{}, 0, 0
 		o.mu.Unlock()
 		for !queue.empty() {
@@ -214,6 +244,9 @@ func (o *outbox) pump(stream PeerStream, gone <-chan struct{}) error {
 			if err != nil {
 				return fmt.Errorf("send to peer: %w", err)
 			}
+		}
+		if parting {
+			return errParted
 		}
 	}
 }
@@ -243,7 +276,7 @@ func (f *forward) size() int {
 // callsIn lists the numbers of the calls among forwards.
 func callsIn(forwards []forward) (ids []uint64) {
 	for i := range forwards {
-		if forwards[i].kind == forwardCall {
+		if kind := forwards[i].kind; kind == forwardCall || kind == forwardWish {
 			ids = append(ids, forwards[i].id)
 		}
 	}

@@ -13,7 +13,11 @@ import (
 func (n *Node) greet(ctx context.Context, name string, frames bool) (PeerStream, hello, error) {
 	ctx, cancel := n.clock.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	stream, err := n.cfg.Transport.Dial(ctx, n.cfg.InitialCluster[name])
+	addr, err := n.address(name)
+	if err != nil {
+		return nil, hello{}, err
+	}
+	stream, err := n.cfg.Transport.Dial(ctx, addr)
 	if err != nil {
 		return nil, hello{}, fmt.Errorf("dial %s: %w", name, err)
 	}
@@ -74,7 +78,8 @@ func (n *Node) accept(stream PeerStream) {
 		}
 		return n.receiveFrames(stream, theirs)
 	})
-	if errors.Is(err, ErrDiskLost) {
+	known := n.assembly.identity().Members != nil // otherwise the others are asked first: see assembly
+	if known && (errors.Is(err, ErrDiskLost) || errors.Is(err, ErrRemoved)) {
 		n.fail(err)
 	} else if err != nil && n.ctx.Err() == nil {
 		n.logger.Warn("stream of a peer ended", "error", err)
@@ -94,12 +99,7 @@ func (n *Node) welcome(stream PeerStream) (hello, error) {
 	if err != nil {
 		return hello{}, err
 	}
-	mine := n.assembly.greeting(theirs.Name, theirs.Frames)
-	answer, judged := mine.answer(&theirs)
-	if theirs.Frames && judged == nil && !n.isFormed() {
-		judged = refused("%s is not started yet", n.cfg.Name)
-		answer.Refusal = &refusal{Text: judged.Error()}
-	}
+	answer, judged := n.reply(&theirs)
 	if b, err = answer.encode(); err != nil {
 		return hello{}, fmt.Errorf("encode hello: %w", err)
 	}
@@ -117,6 +117,29 @@ func (n *Node) welcome(stream PeerStream) (hello, error) {
 	return theirs, nil
 }
 
+// reply is the answer to a peer's hello, and the error that its refusal says.
+func (n *Node) reply(theirs *hello) (hello, error) {
+	mine := n.assembly.greeting(theirs.Name, theirs.Frames)
+	answer, judged := mine.answer(theirs)
+	if n.assembly.asleep() || theirs.Frames && judged == nil && !n.isFormed() {
+		judged = refused("%s is not started yet", n.cfg.Name)
+		answer.Refusal = &refusal{Text: judged.Error()}
+		return answer, judged
+	}
+	if errors.Is(judged, errVacant) {
+		admitted := n.admit(theirs)
+		mine = n.assembly.greeting(theirs.Name, theirs.Frames)
+		if answer, judged = mine.answer(theirs); judged != nil && admitted != nil {
+			judged = fmt.Errorf("%w: %w", judged, admitted)
+			answer.Refusal.Text = judged.Error()
+		}
+	}
+	if judged == nil && theirs.Members == nil && n.isFormed() {
+		answer.Addresses = n.addresses()
+	}
+	return answer, judged
+}
+
 func (n *Node) isFormed() bool {
 	select {
 	case <-n.formed:
@@ -129,11 +152,13 @@ func (n *Node) isFormed() bool {
 // receiveFrames brings a peer's frames into the loop. What is not a frame of
 // that peer ends the stream, never the member.
 func (n *Node) receiveFrames(stream PeerStream, theirs hello) error {
-	o := n.peers[theirs.Name]
+	o := n.directory.Load().byName[theirs.Name]
 	if o == nil {
 		return refused("%q is not a member", theirs.Name)
 	}
-	self := n.assembly.identity().Members[n.cfg.Name].NodeID
+	id := n.assembly.identity()
+	self := id.nodeID()
+	defer context.AfterFunc(o.ctx, func() { _ = stream.Close() })()
 	session := n.sessions.Add(1)
 	n.inbox.inOrder(func(r *replica) {
 		r.peerReads(o.id, theirs.newest())

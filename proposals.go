@@ -211,10 +211,8 @@ func (r *replica) placed(entries []*raftpb.Entry) {
 		next++
 	}
 	for _, e := range entries {
-		if next == len(flight) {
-			return
-		}
-		if e.GetTerm() == r.term && e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0 && flight[next].term == r.term {
+		r.placedChange(e)
+		if next < len(flight) && e.GetTerm() == r.term && e.GetType() == raftpb.EntryNormal && len(e.GetData()) > 0 && flight[next].term == r.term {
 			flight[next].index = e.GetIndex()
 			next++
 		}

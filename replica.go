@@ -48,6 +48,7 @@ type replica struct {
 	opening      uint64 // counts the ways into officeOpening, so that only the last one's entry opens
 	stampWanted  bool   // an entry is wanted though no call waits
 	handingOver  bool   // the leadership is being given away
+	heir         uint64 // to whom; 0: to whoever has most of the log
 	transferring bool   // raft has been told to give it away
 	refused      bool   // raft took no proposal; it is asked again with the next tick
 
@@ -57,6 +58,8 @@ type replica struct {
 	waits     waits
 	reads     reads
 	forwards  forwards
+	changes   changes
+	roster    *roster // who belongs to the cluster, as of applied; never nil
 
 	up       map[uint64]bool   // peers whose outgoing stream is up
 	sessions map[uint64]uint64 // the stream over which each peer's calls come
@@ -105,7 +108,8 @@ type replicaConfig struct {
 	requestTimeout time.Duration
 	limits         *Limits
 	logger         *slog.Logger
-	newest         format // that this build reads and writes
+	newest         format  // that this build reads and writes
+	roster         *roster // as of applied
 }
 
 func newReplica(cfg replicaConfig) (*replica, error) {
@@ -137,7 +141,7 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 		electionTicks: cfg.electionTicks, requestTimeout: cfg.requestTimeout,
 		raw: raw, table: newTable(), applied: cfg.applied,
 		clock: clusterClock{maxJump: 2 * time.Duration(cfg.electionTicks) * cfg.tick},
-		waits: newWaits(), formats: newFormats(cfg.newest),
+		waits: newWaits(), formats: newFormats(cfg.newest), roster: cfg.roster,
 		forwards: forwards{calls: map[uint64]*call{}, last: cfg.seed},
 		tidings:  tidings{peers: map[uint64]*raftpb.Message{}},
 		up:       map[uint64]bool{}, sessions: map[uint64]uint64{}, heard: map[uint64]int{},
@@ -177,10 +181,11 @@ func (r *replica) tick() {
 	r.expireFlight()
 	r.expireForwards()
 	r.expireReads()
+	r.expireChanges()
 	r.dropSilent()
 	r.rerouteHeld()
 	if r.handingOver && (r.successor() == 0 || r.transferring && r.raw.BasicStatus().LeadTransferee == 0) {
-		r.handingOver, r.transferring = false, false // raft has given it up
+		r.handingOver, r.transferring, r.heir = false, false, 0 // raft has given it up
 	}
 }
 
@@ -268,6 +273,9 @@ func (r *replica) enqueue(c *call) {
 	}
 	c.place = placeQueued
 	switch {
+	case c.wish != nil:
+		r.changes.waiting = append(r.changes.waiting, c)
+		r.changes.stir = true
 	case c.read != readNone || r.asksFirst(c):
 		r.reads.queue = append(r.reads.queue, c)
 	case c.goesFirst():
@@ -366,6 +374,7 @@ func (r *replica) sessionLost(id, session uint64) {
 // together with the next entries.
 func (r *replica) advance(emit func()) error {
 	r.propose()
+	r.tendChanges()
 	r.startReads()
 	for {
 		r.drain()
@@ -422,7 +431,9 @@ func (r *replica) drain() {
 
 // wantsTurn reports whether there is something to propose or to read already: the next
 // turn should come without waiting for input.
-func (r *replica) wantsTurn() bool { return r.mayPropose() || r.mayStartReads() }
+func (r *replica) wantsTurn() bool {
+	return r.mayPropose() || r.mayStartReads() || r.changes.stir && r.office == officeOpen
+}
 
 func (r *replica) apply(entries []*raftpb.Entry) error {
 	for _, e := range entries {
@@ -435,11 +446,17 @@ func (r *replica) apply(entries []*raftpb.Entry) error {
 
 func (r *replica) applyEntry(e *raftpb.Entry) error {
 	b := r.settle(e.GetIndex(), e.GetTerm())
+	mine := r.settleChange(e.GetIndex(), e.GetTerm())
 	r.applied = e.GetIndex()
-	if e.GetType() != raftpb.EntryNormal {
-		return fmt.Errorf("%w: a change of the members, which this version does not know", ErrUnknownFormat)
-	}
-	if len(e.GetData()) == 0 { // raft's no-op
+	switch {
+	case e.GetType() == raftpb.EntryConfChangeV2:
+		return r.applyChange(e, mine)
+	case e.GetType() != raftpb.EntryNormal:
+		return fmt.Errorf("%w: entry of type %v", ErrUnknownFormat, e.GetType())
+	case len(e.GetData()) == 0 && mine != nil: // what raft made of a change that came too early
+		r.retryWish(mine.call)
+		return nil
+	case len(e.GetData()) == 0: // raft's no-op
 		r.takeOffice(e.GetTerm())
 		return nil
 	}
@@ -594,6 +611,11 @@ func (r *replica) close() {
 	for _, c := range r.forwards.calls {
 		r.answer(c, reply{failure: memberClosed})
 	}
+	for _, c := range r.changes.underWay() {
+		if c.place == placeProposed {
+			r.answer(c, reply{failure: memberClosed})
+		}
+	}
 	for _, round := range r.reads.rounds {
 		for _, c := range round.calls {
 			if c.place == placeProposed {
@@ -601,7 +623,7 @@ func (r *replica) close() {
 			}
 		}
 	}
-	for _, queue := range [][]*call{r.held, r.proposals.first, r.proposals.queue, r.reads.queue} {
+	for _, queue := range [][]*call{r.held, r.proposals.first, r.proposals.queue, r.reads.queue, r.changes.waiting} {
 		for _, c := range queue {
 			r.answer(c, reply{failure: memberGone})
 		}

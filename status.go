@@ -140,7 +140,7 @@ func (n *Node) raftStatus(r *replica) *client.RaftStatus {
 		NodeID:        n.cfg.Name,
 		Role:          roleName(r.role),
 		Term:          r.term,
-		LeaderID:      n.names[r.lead],
+		LeaderID:      r.nameOf(r.lead),
 		LastLogIndex:  last,
 		LastLogTerm:   term,
 		CommitIndex:   r.commit,
@@ -189,7 +189,7 @@ func (n *Node) replication(r *replica) map[string]*client.PeerState {
 			peer.IsActive = r.up[id] && silent <= r.electionTicks
 			peer.LastActiveAt = r.now.Add(-time.Duration(silent) * n.cfg.TickInterval)
 		}
-		peers[n.names[id]] = peer
+		peers[r.nameOf(id)] = peer
 	})
 	return peers
 }

@@ -248,5 +248,5 @@ func cloneIdentity(id Identity) *Identity {
 func sameIdentity(a, b Identity) bool {
 	return maps.Equal(a.Members, b.Members) && a.Name == b.Name && a.ClusterName == b.ClusterName &&
 		a.Incarnation == b.Incarnation && a.ClusterID == b.ClusterID &&
-		a.Started == b.Started && a.Joined == b.Joined
+		a.Started == b.Started && a.Joined == b.Joined && a.JoinedAt == b.JoinedAt
 }

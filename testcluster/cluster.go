@@ -224,11 +224,27 @@ func (c *Cluster) leader() int {
 	}
 	for i, m := range c.members {
 		n := c.running(i)
-		if n != nil && n.IsLeader() && votes[m.name] > len(c.members)/2 && isReady(n) {
+		if n != nil && n.IsLeader() && votes[m.name] > c.belong()/2 && isReady(n) {
 			return i
 		}
 	}
 	return -1
+}
+
+// belong counts the members that have not been removed.
+func (c *Cluster) belong() (count int) {
+	for i := range c.members {
+		if !c.wasRemoved(i) {
+			count++
+		}
+	}
+	return count
+}
+
+// wasRemoved reports whether member i has ended because it was removed.
+func (c *Cluster) wasRemoved(i int) bool {
+	n := c.running(i)
+	return n != nil && hasEnded(n) && errors.Is(n.Err(), raftlock.ErrRemoved)
 }
 
 func isReady(n *raftlock.Node) bool {
@@ -349,7 +365,7 @@ func (c *Cluster) cleanup() {
 // their tables there.
 func (c *Cluster) compare() {
 	c.tb.Helper()
-	if c.countRunning() <= len(c.members)/2 {
+	if c.countRunning() <= c.belong()/2 {
 		return // no quorum: they need not have the same log
 	}
 	var hashes map[string]uint64
@@ -373,16 +389,17 @@ func (c *Cluster) compare() {
 
 func (c *Cluster) countRunning() (n int) {
 	for i := range c.members {
-		if node := c.running(i); node != nil && !c.diskEnded(node) {
+		if node := c.running(i); node != nil && !c.hasGone(i, node) {
 			n++
 		}
 	}
 	return n
 }
 
-// diskEnded reports whether a member has ended because FailDisk broke its disk.
-func (c *Cluster) diskEnded(n *raftlock.Node) bool {
-	return hasEnded(n) && errors.Is(n.Err(), errDiskFails)
+// hasGone reports whether a member has ended because FailDisk broke its disk, or
+// because it was removed.
+func (c *Cluster) hasGone(i int, n *raftlock.Node) bool {
+	return hasEnded(n) && errors.Is(n.Err(), errDiskFails) || c.wasRemoved(i)
 }
 
 // hashes reads the running members' hashes and whether they are of one index.
@@ -391,7 +408,7 @@ func (c *Cluster) hashes() (map[string]uint64, bool) {
 	var common uint64
 	for i, m := range c.members {
 		n := c.running(i)
-		if n == nil || c.diskEnded(n) {
+		if n == nil || c.hasGone(i, n) {
 			continue
 		}
 		index, hash, err := n.StateHash(context.Background())

@@ -288,3 +288,126 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
+
+// Members know each other as of different places in the log. The one that is
+// behind must neither send anybody away nor give up itself.
+func TestJudgeByPlaceInTheLog(t *testing.T) {
+	self := func(name string, incarnation uint64) Identity {
+		return Identity{Name: name, ClusterName: "c", Incarnation: incarnation, ClusterID: 9}
+	}
+	at := func(id Identity, index uint64, members map[string]MemberID) hello {
+		id.Members = members
+		return hello{Protocol: newestProtocol, Entries: int(newestFormat), Identity: id, MembersAt: index, Initial: memberNames(members)}
+	}
+	old := map[string]MemberID{"a": {1, 1}, "b": {2, 2}, "c": {3, 3}}
+	replaced := map[string]MemberID{"a": {1, 1}, "b": {7, 7}, "c": {3, 3}}
+	vacant := map[string]MemberID{"a": {1, 1}, "b": {}, "c": {3, 3}}
+	removed := map[string]MemberID{"a": {1, 1}, "c": {3, 3}}
+	newcomer := self("b", 7)
+	newcomer.ClusterID = 0
+	for name, c := range map[string]struct {
+		mine, theirs hello
+		want         error // of a, who judges b
+	}{
+		"the same":                             {at(self("a", 1), 1, old), at(self("b", 2), 1, old), nil},
+		"one of whom I do not know yet":        {at(self("a", 1), 1, removed), at(self("b", 2), 5, old), errRefused},
+		"one who has come since":               {at(self("a", 1), 1, old), at(self("b", 7), 5, replaced), errRefused},
+		"one for whom I keep a place yet":      {at(self("a", 1), 4, vacant), at(self("b", 7), 5, replaced), errRefused},
+		"one who was removed since":            {at(self("a", 1), 5, removed), at(self("b", 2), 1, old), errRemovedThere},
+		"one who was replaced since":           {at(self("a", 1), 5, replaced), at(self("b", 2), 1, old), errRemovedThere},
+		"one whose place is empty by now":      {at(self("a", 1), 5, vacant), at(self("b", 2), 1, old), errRemovedThere},
+		"one who comes to an empty place":      {at(self("a", 1), 5, vacant), at(newcomer, 0, nil), errVacant},
+		"one who comes to a place that is not": {at(self("a", 1), 5, removed), at(newcomer, 0, nil), errRefused},
+		"one who comes to another's place":     {at(self("a", 1), 1, old), at(newcomer, 0, nil), errDiskLostThere},
+		"one who came before":                  {at(self("a", 1), 5, replaced), at(newcomer, 0, nil), nil},
+		"one who does not know me yet":         {at(self("a", 1), 5, old), at(self("b", 2), 1, map[string]MemberID{"b": {2, 2}, "c": {3, 3}}), errRefused},
+		"one who knows that I was removed":     {at(self("a", 1), 1, old), at(self("b", 2), 5, map[string]MemberID{"b": {2, 2}, "c": {3, 3}}), ErrRemoved},
+		"one who knows that I was replaced":    {at(self("a", 1), 1, old), at(self("b", 2), 5, map[string]MemberID{"a": {8, 8}, "b": {2, 2}}), ErrRemoved},
+		"one who knows my predecessor":         {at(self("a", 1), 5, old), at(self("b", 2), 1, map[string]MemberID{"a": {8, 8}, "b": {2, 2}}), errRefused},
+	} {
+		c.theirs.Target = "a"
+		err := c.mine.judge(&c.theirs)
+		if !errors.Is(err, c.want) || c.want == nil && err != nil {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		answer, _ := c.mine.answer(&c.theirs)
+		if said := c.theirs.heed(&answer, "a"); errors.Is(said, ErrRemoved) != (c.want == errRemovedThere) || errors.Is(said, ErrDiskLost) != (c.want == errDiskLostThere) {
+			t.Errorf("%s is told: %v", name, said)
+		}
+	}
+}
+
+// One who comes to an empty place joins through one member that knows of it,
+// whatever the others say, and takes from it who belongs to the cluster.
+func TestJoin(t *testing.T) {
+	disk := NewMemoryStorage()
+	if _, err := disk.Load(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Name: "c", InitialCluster: map[string]string{"a": "x", "b": "y", "c": "z", "d": "w"}, Storage: disk}
+	cfg.setDefaults()
+	id, err := identityFor(&cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newcomer := newAssembly(&cfg, id)
+	knows := hello{
+		Identity: Identity{Name: "b", ClusterID: 9, Started: true, Members: map[string]MemberID{
+			"a": {1, 1}, "b": {2, 2}, "c": {id.Incarnation, id.Incarnation}, "d": {},
+		}},
+		MembersAt: 42, Addresses: map[string]string{"a": "elsewhere"},
+	}
+	ask := func(_ context.Context, name string) (hello, error) {
+		switch name {
+		case "a":
+			return hello{}, fmt.Errorf("%w: says one that is behind", ErrDiskLost)
+		case "b":
+			return knows, nil
+		}
+		return hello{}, errors.New("not up")
+	}
+	if err := newcomer.round(t.Context(), ask); err != nil {
+		t.Fatal(err)
+	}
+	got := newcomer.identity()
+	want := id
+	want.ClusterID, want.Joined, want.JoinedAt, want.Started = 9, true, 42, true
+	want.Members = map[string]MemberID{"a": {1, 1}, "b": {2, 2}, "c": {id.Incarnation, id.Incarnation}}
+	if !sameIdentity(got, want) || newcomer.toldAddress("a") != "elsewhere" {
+		t.Errorf("joined as %+v, want %+v", got, want)
+	}
+	found, err := disk.Reopen().Load()
+	if err != nil || !sameIdentity(*found.Identity, want) || found.Snapshot.GetIndex() != 0 {
+		t.Errorf("the disk has %+v, %v", found, err)
+	}
+	known, err := recall(found)
+	if err != nil || known.now != nil || known.members.index != 42 || known.members.voters() != 0 {
+		t.Errorf("recalls %+v, %v", known, err)
+	}
+}
+
+// Without a member that knows better, the word of one that does not know this
+// directory counts, once all have been asked.
+func TestJoinNowhere(t *testing.T) {
+	disk := NewMemoryStorage()
+	if _, err := disk.Load(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Name: "c", InitialCluster: map[string]string{"a": "x", "b": "y", "c": "z"}, Storage: disk}
+	cfg.setDefaults()
+	id, err := identityFor(&cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	err = newAssembly(&cfg, id).round(t.Context(), func(_ context.Context, name string) (hello, error) {
+		asked++
+		if name == "a" {
+			return hello{}, fmt.Errorf("%w: says a", ErrDiskLost)
+		}
+		return hello{}, errors.New("not up")
+	})
+	if !errors.Is(err, ErrDiskLost) || asked != 2 {
+		t.Errorf("%v, %d asked", err, asked)
+	}
+}

@@ -25,18 +25,16 @@ type change struct {
 	address string // changeAdd: where peers will reach the member
 }
 
-// The bytes of a change stand in the log beside raft's own words for it, and
-// those of the members in snapshots, for ever. The rules are those of codec.go: a
+// changeFormat is the version of the bytes of a change, which stand in the log
+// beside raft's own words for it, for ever. The rules are those of codec.go: a
 // format byte, then fields in order, one encoding of a value.
 //
-//	change  = 1, { 1 kind, 2 name, 3 since, 4 node, 5 address }
-//	members = 1, { 1 index, 2 record* }
-//	record  = { 1 name, 2 since, 3 node, 4 incarnation, 5 voter, 6 address }
-const memberFormat format = 1
+//	change = 1, { 1 kind, 2 name, 3 since, 4 node, 5 address }
+const changeFormat format = 1
 
 // encode returns the bytes of a change.
 func (c *change) encode() []byte {
-	b := []byte{byte(memberFormat)}
+	b := []byte{byte(changeFormat)}
 	b = putUint(b, 1, uint64(c.kind))
 	b = putText(b, 2, c.name)
 	b = putUint(b, 3, c.since)
@@ -46,7 +44,7 @@ func (c *change) encode() []byte {
 
 // decodeChange reads what encode wrote.
 func decodeChange(b []byte) (change, error) {
-	f, err := memberFormat.open(b, "change", 0)
+	f, err := changeFormat.open(b, "change", 0)
 	if err != nil {
 		return change{}, err
 	}

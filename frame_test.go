@@ -40,6 +40,8 @@ func sampleFrames() map[string]frame {
 		}}},
 		"call":   one(forward{kind: forwardCall, id: 1, cmd: cmd}),
 		"read":   one(forward{kind: forwardRead, id: 2}),
+		"change": one(forward{kind: forwardWish, id: 8, wish: &wish{change: change{kind: changeRemove, name: "n2", since: 3}}}),
+		"lead":   one(forward{kind: forwardWish, id: 9, wish: &wish{transfer: "n2"}}),
 		"leave":  one(forward{kind: forwardLeave, id: 3, how: lostTouch}),
 		"queued": one(forward{kind: forwardQueued, id: 4}),
 		"result": one(forward{kind: forwardResult, id: 5, result: full, remaining: 6, timed: true}),

@@ -412,6 +412,12 @@ func (c *Cluster) hashes() (map[string]uint64, bool) {
 			continue
 		}
 		index, hash, err := n.StateHash(context.Background())
+		if errors.Is(err, raftlock.ErrClosed) {
+			<-n.Done()
+			if c.hasGone(i, n) {
+				continue // it has heard just now
+			}
+		}
 		if err != nil {
 			c.tb.Errorf("testcluster: member %d has failed: %v, %v", i, err, n.Err())
 			return nil, true

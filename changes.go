@@ -104,6 +104,8 @@ func (r *replica) tend(c *call) bool {
 		r.answer(c, reply{failure: f})
 	case next == nil:
 		r.answer(c, reply{})
+	case next.wait:
+		return false
 	case next.heir != 0 || next.first:
 		return r.handOverFor(c, next.heir)
 	default:
@@ -117,6 +119,7 @@ type step struct {
 	change change
 	heir   uint64 // the leadership must go to this node
 	first  bool   // the leadership must go to another node first
+	wait   bool   // it is not known yet who is there
 }
 
 // nextStep says what a wish needs, nil when it is fulfilled, or why it cannot be.
@@ -151,7 +154,7 @@ func (r *replica) nextStep(w *wish) (*step, *failure) {
 		return nil, nil
 	}
 	if f := r.losesQuorum(m); f != nil {
-		return nil, f
+		return r.unlessNew(f)
 	}
 	if m.node == r.self {
 		return &step{first: true}, nil
@@ -170,9 +173,18 @@ func (r *replica) nextOfTransfer(to string) (*step, *failure) {
 	case !m.voter:
 		return nil, changeNotNow("member %q does not vote yet, and cannot lead", to)
 	case !r.reaches(m.node):
-		return nil, changeNotNow("member %q cannot be reached by the leader", to)
+		return r.unlessNew(changeNotNow("member %q cannot be reached by the leader", to))
 	}
 	return &step{heir: m.node}, nil
+}
+
+// unlessNew refuses a wish for want of members that are there, but not before
+// this leader has led for long enough to have heard of all that are.
+func (r *replica) unlessNew(f *failure) (*step, *failure) {
+	if r.ticks-r.ledSince <= r.electionTicks {
+		return &step{wait: true}, nil
+	}
+	return nil, f
 }
 
 // losesQuorum refuses to take a member away without which nothing could be

@@ -98,6 +98,7 @@ func (r *replica) takeOffice(term uint64) {
 	if !r.leads() || term != r.term || r.office != officeNone {
 		return
 	}
+	r.ledSince = r.ticks
 	r.proposals.last = r.clock.rebase()
 	r.beginOpening(true)
 }

@@ -45,6 +45,7 @@ type replica struct {
 	office       office
 	openFirst    bool   // the opening entry is the term's first
 	opener       bool   // the opening entry is proposed
+	ledSince     int    // the tick of taking office in this term
 	opening      uint64 // counts the ways into officeOpening, so that only the last one's entry opens
 	stampWanted  bool   // an entry is wanted though no call waits
 	handingOver  bool   // the leadership is being given away

@@ -127,7 +127,7 @@ func TestStreamThatComesBackWhileTheLoopIsBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 3)
 		r, peer := l.nodes[0].r, l.nodes[1].id
-		n := &Node{inbox: newInbox()}
+		n := &Node{inbox: newInbox(), ctx: t.Context()}
 		o := newOutbox(n, "n2", peer)
 		ctx, cancel := context.WithCancel(t.Context())
 		var serving sync.WaitGroup

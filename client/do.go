@@ -103,17 +103,40 @@ func RunWithLock(
 	defer cancel(errReleased)
 	renewer.Start(context.WithoutCancel(ctx)) // the lock is kept until fn has returned
 	defer func() { _ = afterWork(ctx, own, renewer.Stop) }()
-	go func() {
+	go watch(work, cancel, handle, renewer)
+	err = fn(heldContext(work, cancel, handle))
+	return withLoss(err, lossOf(handle, renewer.Err()))
+}
+
+// watch ends the work when its renewer gives up, and at the end of the lock,
+// whatever keeps the renewer: a renewal may hang beyond its context.
+func watch(work context.Context, cancel context.CancelCauseFunc, handle LockHandle, renewer AutoRenewer) {
+	own := clock.Of(handle)
+	var end horizon
+	for {
+		left, tells := end.left(handle, own.Now())
+		if !handle.IsHeld() || tells && left <= 0 {
+			cancel(lossOf(handle, renewer.Err()))
+			return
+		}
+		timer := own.NewTimer(left)
+		due := timer.C
+		if !tells {
+			due = nil
+		}
 		select {
+		case <-due:
+			timer.Stop()
+			continue
 		case <-renewer.Done():
 			if err := renewer.Err(); err != nil {
 				cancel(err)
 			}
 		case <-work.Done():
 		}
-	}()
-	err = fn(heldContext(work, cancel, handle))
-	return withLoss(err, lossOf(handle, renewer.Err()))
+		timer.Stop()
+		return
+	}
 }
 
 // afterWork ends something that a lock needed, in a time that is not bounded by

@@ -382,3 +382,23 @@ func (h *spy) Close(ctx context.Context) error {
 	}
 	return nil
 }
+
+// A renewal that hangs beyond its context does not keep the work from its end.
+func TestRenewalThatOverstays(t *testing.T) {
+	bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+		m := newMachine(c.Client())
+		m.onRenew(func(context.Context, *client.RenewRequest) (*client.RenewResult, error) {
+			time.Sleep(30 * time.Second)
+			return nil, client.NewClientError("Renew", client.ErrUnavailable, 0, nil)
+		})
+		begun := time.Now()
+		err := client.RunWithLock(t.Context(), m, "a", "me", 3*time.Second, time.Second, func(ctx context.Context) error {
+			<-ctx.Done()
+			is(t, "the cause", context.Cause(ctx), client.ErrLockLost)
+			equal(t, "the end", time.Since(begun), 2950*time.Millisecond)
+			return nil
+		})
+		is(t, "RunWithLock", err, client.ErrLockLost)
+		time.Sleep(time.Minute) // the renewal ends
+	})
+}

@@ -77,8 +77,8 @@ type Held struct {
 
 // Hold takes a lock and keeps it until Release, or until ctx ends, renewing it
 // in the background. It waits in the lock's queue; see the options. When it
-// returns an error nothing is held and nothing waits, or the cluster will see to
-// that.
+// returns an error nothing is held and nothing waits, or will soon: what an
+// Acquire of unknown outcome (ErrOutcomeUnknown) may have won lapses with its TTL.
 //
 // The work that the lock protects takes its context from Context: that ends
 // before the cluster may grant the lock to another, also when the network is
@@ -90,7 +90,8 @@ type Held struct {
 //
 // The end of ctx ends the hold and releases the lock at once, in the
 // background: whoever needs time to stop takes it before ctx ends, or uses Do.
-// A client that is closed under a hold can neither renew nor release; the hold
+// A release in the background needs the client: before Close, call Release, which
+// waits for it. A client that is closed under a hold can neither renew nor release; the hold
 // is told so at the next renewal, and ends as lost.
 //
 // A hold has one goroutine of its own and one timer, which end with it.

@@ -338,6 +338,33 @@ func TestMachineSleepsWhileItWaits(t *testing.T) {
 		})
 		_, err := client.Hold(t.Context(), m, "a")
 		is(t, "a grant that was slept through", err, client.ErrLockLost)
+		m.onRenew(func(context.Context, *client.RenewRequest) (*client.RenewResult, error) {
+			return &client.RenewResult{Error: &client.ErrorDetail{Code: pb.ErrorCode_NOT_LOCK_OWNER}}, nil
+		})
+		_, err = client.Hold(t.Context(), m, "b")
+		is(t, "the same, of a client that has no error for it", err, client.ErrLockLost, client.ErrNotLockOwner)
+	})
+}
+
+// A grant whose answer was long on its way is renewed in time.
+func TestGrantWithLittleLeft(t *testing.T) {
+	bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+		m := newMachine(c.Client())
+		m.onAcquire(func(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
+			res, err := m.RaftLockClient.Acquire(ctx, req)
+			m.here(res.Lock)
+			time.Sleep(14 * time.Second)
+			return res, err
+		})
+		h, err := client.Hold(t.Context(), m, "a", client.WithTTL(20*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		equal(t, "Err", h.Err(), nil)
+		if err := h.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -120,22 +120,31 @@ func (l *lease) confirm(ctx context.Context, lock *Lock, ttl time.Duration) (*Lo
 		ttl = defaultTTL
 	}
 	from := l.clock.Mark()
-	res, err := l.client.Renew(ctx, l.renewal(ttl))
+	renewed, err := l.askToRenew(ctx, ttl)
 	if isRefusal(err) {
 		err = fmt.Errorf("%w: %w", ErrLockLost, err)
 	}
-	if err != nil {
-		return nil, from, err
+	if renewed == nil { // its end, as it was heard of, does not count the sleep
+		own := *lock
+		own.ExpiresAt = time.Time{}
+		renewed = &own
 	}
-	if res != nil && res.Lock != nil {
-		lock = res.Lock
-	}
-	return lock, from, nil
+	return renewed, from, err
 }
 
-// renewal is the request that renews the grant.
-func (l *lease) renewal(ttl time.Duration) *RenewRequest {
-	return &RenewRequest{LockID: l.lockID, ClientID: l.clientID, Version: l.version, NewTTL: ttl}
+// askToRenew makes the call. An answer that neither renews nor says why breaks
+// the client's contract, and is an error.
+func (l *lease) askToRenew(ctx context.Context, ttl time.Duration) (*Lock, error) {
+	res, err := l.client.Renew(ctx, &RenewRequest{LockID: l.lockID, ClientID: l.clientID, Version: l.version, NewTTL: ttl})
+	switch {
+	case err != nil:
+		return nil, err
+	case res == nil || !res.Renewed && res.Error == nil:
+		return nil, NewClientError("Renew", ErrUnavailable, pb.ErrorCode_ERROR_CODE_UNSPECIFIED, nil)
+	case !res.Renewed:
+		return nil, NewClientError("Renew", ErrorFromCode(res.Error.Code), res.Error.Code, res.Error.Details)
+	}
+	return res.Lock, nil
 }
 
 // begin starts the life of a lease that was granted, and reports whether it has
@@ -268,15 +277,9 @@ func (l *lease) renew(ctx context.Context, ttl time.Duration) error {
 	defer cancel(nil)
 	defer context.AfterFunc(l.life, func() { cancel(context.Cause(l.life)) })()
 	from := l.clock.Mark()
-	res, err := l.client.Renew(ctx, l.renewal(ttl))
-	if err == nil && (res == nil || !res.Renewed) {
-		err = NewClientError("Renew", ErrUnavailable, pb.ErrorCode_ERROR_CODE_UNSPECIFIED, nil)
-		if res != nil && res.Error != nil {
-			err = NewClientError("Renew", ErrorFromCode(res.Error.Code), res.Error.Code, res.Error.Details)
-		}
-	}
+	lock, err := l.askToRenew(ctx, ttl)
 	if err == nil {
-		err = l.raise(res.Lock, from, ttl)
+		err = l.raise(lock, from, ttl)
 	} else if isRefusal(err) || errors.Is(err, ErrClientClosed) {
 		l.end(fmt.Errorf("%w: %w", ErrLockLost, err))
 	}
@@ -317,7 +320,7 @@ func (l *lease) raise(lock *Lock, from clock.Mark, ttl time.Duration) error {
 // again soon; no attempt takes so long that there is no time for another one.
 func (l *lease) keep(ttl time.Duration) {
 	interval := ttl / 3
-	wait := interval
+	wait := firstRenewal(l.left(), interval)
 	for {
 		timer := l.clock.NewTimer(wait)
 		select {
@@ -334,6 +337,15 @@ func (l *lease) keep(ttl time.Duration) {
 			wait = retryPause(interval)
 		}
 	}
+}
+
+// firstRenewal is when to renew a grant for the first time: it may have less left
+// than the interval, if its answer was a long time on its way.
+func firstRenewal(left, interval time.Duration) time.Duration {
+	if left <= interval {
+		return max(0, left/2)
+	}
+	return interval
 }
 
 // attemptLimit bounds one renewal: half of what is left, so that another can
@@ -400,6 +412,8 @@ func refusalOr(err error, res *AcquireResult) error {
 		return err
 	case res != nil && res.Error != nil:
 		return NewClientError("Acquire", ErrorFromCode(res.Error.Code), res.Error.Code, res.Error.Details)
+	case res != nil && res.Acquired: // without the token it is of no use
+		return NewClientError("Acquire", fmt.Errorf("%w: the answer has no lock: %w", ErrUnavailable, ErrOutcomeUnknown), pb.ErrorCode_UNAVAILABLE, nil)
 	}
 	return NewClientError("Acquire", ErrLockHeld, pb.ErrorCode_LOCK_HELD, nil)
 }

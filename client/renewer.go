@@ -105,8 +105,12 @@ func (r *autoRenewer) Start(ctx context.Context) {
 		return
 	}
 	r.mu.begun = true
-	ctx, r.mu.cancel = context.WithCancel(ctx)
-	go r.run(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	r.mu.cancel = cancel
+	go func() {
+		defer cancel()
+		r.run(ctx)
+	}()
 }
 
 func (r *autoRenewer) Stop(ctx context.Context) error {
@@ -185,6 +189,10 @@ func (r *autoRenewer) renew(ctx context.Context) error {
 // sleep waits for the next renewal, or until the lock's end if that is earlier,
 // and returns false when ctx has ended.
 func (r *autoRenewer) sleep(ctx context.Context, wait time.Duration) bool {
+	left, tells := r.horizon.left(r.handle, r.clock.Now())
+	if r.handle.Lock() == nil && !r.handle.IsHeld() {
+		return ctx.Err() == nil // the renewal will say why
+	}
 	var due <-chan time.Time
 	if r.pace != nil {
 		timer := r.pace.NewTimer(wait)
@@ -196,7 +204,7 @@ func (r *autoRenewer) sleep(ctx context.Context, wait time.Duration) bool {
 		due = timer.C
 	}
 	var end <-chan time.Time
-	if left, ok := r.horizon.left(r.handle, r.clock.Now()); ok && left > 0 {
+	if tells && left > 0 {
 		timer := r.clock.NewTimer(left)
 		defer timer.Stop()
 		end = timer.C

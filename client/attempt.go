@@ -95,6 +95,10 @@ func (c *remote) attempt(ctx context.Context, x *exchange, e *endpoint, message 
 	var header, trailer metadata.MD
 	proto.Reset(x.answer)
 	x.sent = c.clock.Now()
+	patience := suspectAfter
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, deadline.Sub(x.sent)/2)
+	}
 	err := e.conn(x.lane).Invoke(ctx, x.method, message, x.answer, grpc.Header(&header), grpc.Trailer(&trailer))
 	x.took = c.clock.Now().Sub(x.sent)
 
@@ -103,7 +107,7 @@ func (c *remote) attempt(ctx context.Context, x *exchange, e *endpoint, message 
 	}
 	if err != nil {
 		f := failureOfStatus(err, sent)
-		stopped := ctx.Err() != nil && f.code == pb.ErrorCode_TIMEOUT && !x.wait && x.took >= suspectAfter
+		stopped := ctx.Err() != nil && f.code == pb.ErrorCode_TIMEOUT && !x.wait && x.took >= patience
 		if stopped || f.unfit {
 			c.endpoints.suspect(e)
 		}
@@ -123,7 +127,8 @@ func (c *remote) attempt(ctx context.Context, x *exchange, e *endpoint, message 
 }
 
 // suspectAfter is how long a member may keep a call until it is suspected of
-// having stopped.
+// having stopped; one that had less time than twice that is suspected after half
+// of it, or the repeats of a short call would all go to a member that hangs.
 const suspectAfter = time.Second
 
 // told is the first value of a header.

@@ -21,6 +21,8 @@ const (
 	// minWait is what a wait that is taken up again asks for at least: 0 would
 	// mean the default.
 	minWait = time.Millisecond
+	// minShare is what an attempt gets of its call's time at least.
+	minShare = time.Millisecond
 	// settled is how long an attempt must have lasted to have been in a queue
 	// for certain, so that its connection's end is an interrupted wait.
 	settled = 100 * time.Millisecond
@@ -145,7 +147,7 @@ func (c *remote) pass(ctx context.Context, x *exchange, s *course) (failed *fail
 			c.metrics.IncrRetry(x.op)
 		}
 		s.started, redirected = true, false
-		f := c.attempt(ctx, x, e, x.ask(s.attempt, c.left(x, s)), c.share(x, s, len(targets)))
+		f := c.attempt(ctx, x, e, x.ask(s.attempt, c.left(x, s)), c.share(ctx, x, s, len(targets)))
 		if f == nil {
 			return nil
 		}
@@ -216,11 +218,15 @@ func (c *remote) left(x *exchange, s *course) time.Duration {
 
 // share bounds one attempt, so that a member that has stopped does not cost the
 // whole time of the call when others could still answer it.
-func (c *remote) share(x *exchange, s *course, others int) time.Duration {
+func (c *remote) share(ctx context.Context, x *exchange, s *course, others int) time.Duration {
 	if x.wait || others == 0 || s.policy.MaxRetries == 0 || !s.policy.repeats(pb.ErrorCode_TIMEOUT) {
 		return 0
 	}
-	return c.cfg.RequestTimeout / 2
+	share := c.cfg.RequestTimeout / 2
+	if deadline, ok := ctx.Deadline(); ok {
+		share = min(share, deadline.Sub(c.clock.Now())/2)
+	}
+	return max(share, minShare)
 }
 
 // note takes a failed attempt in.

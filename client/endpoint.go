@@ -3,6 +3,7 @@ package client
 import (
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,9 +54,11 @@ func (e *endpoint) connect() {
 func (e *endpoint) ready(l lane) bool { return e.conns[l].GetState() == connectivity.Ready }
 
 func (e *endpoint) close() {
+	var closing sync.WaitGroup
 	for _, conn := range e.conns {
-		_ = conn.Close() // it says only that it was closed before
+		closing.Go(func() { _ = conn.Close() }) // it says only that it was closed before
 	}
+	closing.Wait()
 }
 
 // maxReconnect is the longest pause between attempts to connect to an endpoint

@@ -30,6 +30,7 @@ type endpoints struct {
 		cluster string // the id that is pinned; "" before the first answer
 		teacher string // the endpoint that told it
 		closed  bool
+		gone    []*endpoint // to be closed when the lock is given back
 	}
 }
 
@@ -199,7 +200,7 @@ func (p *endpoints) done(e *endpoint) {
 // must not be believed, "" if nothing speaks against it.
 func (p *endpoints) heard(e *endpoint, cluster, leader string) string {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if cluster != "" && p.mu.cluster == "" {
 		p.mu.cluster, p.mu.teacher = cluster, e.label()
 	}
@@ -222,7 +223,7 @@ const maxShown = 256
 // if there is none.
 func (p *endpoints) at(address string) []*endpoint {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if p.mu.closed || faultOfAddress(address) != "" {
 		return nil
 	}
@@ -268,21 +269,40 @@ func (p *endpoints) follow(leader string) {
 	p.retire(gone)
 }
 
-// retire closes endpoints that nobody uses, the others when their last attempt
-// is over. p.mu is held; closing does not wait for anything that needs it.
+// retire has unlock close endpoints that nobody uses; the others are closed when
+// their last attempt is over. p.mu is held.
 func (p *endpoints) retire(gone []*endpoint) {
 	for _, e := range gone {
 		e.retired = true
 		if e.users == 0 {
-			e.close()
+			p.mu.gone = append(p.mu.gone, e)
 		}
 	}
+}
+
+// unlock gives p.mu back and closes what was retired under it. gRPC may take
+// seconds to close a connection whose other side reads nothing, and every call
+// needs the lock.
+func (p *endpoints) unlock() {
+	gone := p.mu.gone
+	p.mu.gone = nil
+	p.mu.Unlock()
+	closeAll(gone)
+}
+
+// closeAll closes endpoints side by side and waits until all are closed.
+func closeAll(list []*endpoint) {
+	var closing sync.WaitGroup
+	for _, e := range list {
+		closing.Go(e.close)
+	}
+	closing.Wait()
 }
 
 // spread replaces the endpoints of a name by one for each address behind it.
 func (p *endpoints) spread(name string, addrs []string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if p.mu.closed {
 		return
 	}
@@ -326,9 +346,7 @@ func (p *endpoints) close() {
 	list := p.mu.list
 	p.mu.list, p.mu.closed = nil, true
 	p.mu.Unlock()
-	for _, e := range list {
-		e.close()
-	}
+	closeAll(list)
 }
 
 // label names an endpoint in an error.

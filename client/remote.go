@@ -37,8 +37,8 @@ type remote struct {
 var _ Client = (*remote)(nil)
 
 const (
-	// closeGrace is how long Close waits for withdrawals; closeForce how long,
-	// after the connections are closed, for what ends with them.
+	// closeGrace is how long Close waits for withdrawals; closeForce how long
+	// for the connections to be closed and for what ends with them.
 	closeGrace = 2 * time.Second
 	closeForce = time.Second
 )
@@ -98,20 +98,25 @@ func (c *remote) Close() error {
 		}
 		c.mu.Unlock()
 		c.endLife()
-		c.await(closeGrace)
+		c.await(c.mu.idle, closeGrace)
 		c.endAfterlife()
-		c.endpoints.close()
-		c.await(closeForce)
+		over := make(chan struct{})
+		go func() { // gRPC may take seconds for a connection whose other side reads nothing
+			c.endpoints.close()
+			<-c.mu.idle
+			close(over)
+		}()
+		c.await(over, closeForce)
 	})
 	return nil
 }
 
-// await waits until nothing runs any more, at most for d.
-func (c *remote) await(d time.Duration) {
+// await waits until over is closed, at most for d.
+func (c *remote) await(over <-chan struct{}, d time.Duration) {
 	timer := c.clock.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-c.mu.idle:
+	case <-over:
 	case <-timer.C:
 	}
 }

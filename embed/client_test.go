@@ -261,3 +261,36 @@ func TestBrokenClientListener(t *testing.T) {
 		t.Errorf("it ended with %v", m.Err())
 	}
 }
+
+// Clients see and change the members where that is allowed, and nowhere else.
+func TestServesMembers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, names(3)...)
+	s.adjust = func(cfg *embed.Config) {
+		cfg.ListenClient, cfg.ServeMembers = "127.0.0.1:0", cfg.Name != "n3"
+	}
+	members := s.start(names(3)...)
+	leader := leaderOf(t, members)
+	to := map[string]string{"n1": "n2", "n2": "n1", "n3": "n1"}[leader]
+	cl := pb.NewMembersClient(remote(t, members["n1"].ClientAddr(), insecure.NewCredentials()))
+	if _, err := cl.Transfer(t.Context(), &pb.TransferLeadershipRequest{Name: to}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := cl.List(t.Context(), &pb.ListMembersRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range list.GetMembers() {
+		name := names(3)[i]
+		if m.GetName() != name || !m.GetIsVoter() || m.GetIsLeader() != (name == to) || m.GetPeerAddress() != members[name].PeerAddr() {
+			t.Errorf("member %d is %v, the leader should be %s", i, m, to)
+		}
+	}
+	if _, err := cl.Remove(t.Context(), &pb.RemoveMemberRequest{Name: "n9"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("the removal of nobody: %v", err)
+	}
+	closed := pb.NewMembersClient(remote(t, members["n3"].ClientAddr(), insecure.NewCredentials()))
+	if _, err := closed.List(t.Context(), &pb.ListMembersRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("a member that does not serve them: %v", err)
+	}
+}

@@ -64,6 +64,10 @@ type Config struct {
 	// any lock. Without TLS only addresses of the loopback interface are
 	// allowed, unless Insecure is set.
 	ClientTLS *tls.Config
+	// ServeMembers lets clients see and change who belongs to the cluster (the
+	// gRPC service raftlock.Members), beside taking locks. Off by default: whoever
+	// is accepted could then take the cluster apart.
+	ServeMembers bool
 	// ServerOptions are passed to the gRPC server of clients, after the member's
 	// own ones, which they can override: interceptors that check a caller's
 	// credentials, limits, statistics.

@@ -69,12 +69,11 @@ func Open(cfg Config) (*Member, error) {
 	if err != nil {
 		return nil, closeListeners(&cfg, err) // the node has closed its own
 	}
-	m := &Member{
-		node: node, peerAddr: addr, closed: make(chan struct{}),
-		service: lockservice.New(lockservice.Config{
-			Client: node.Client(), Cluster: node.ClusterID, Leader: node.Leader, Logger: cfg.Logger,
-		}),
+	served := lockservice.Config{Client: node.Client(), Cluster: node.ClusterID, Leader: node.Leader, Logger: cfg.Logger}
+	if cfg.ServeMembers {
+		served.Members = membership{node}
 	}
+	m := &Member{node: node, peerAddr: addr, closed: make(chan struct{}), service: lockservice.New(served)}
 	if cfg.ClientListener != nil {
 		m.outlet = openOutlet(&cfg, m.service, m.fail)
 	}

@@ -64,12 +64,13 @@ func (s *serving) register(cmd *cobra.Command) {
 	s.client.register(cmd, "client", "programs")
 	s.peer.register(cmd, "peer", "other members")
 	f.BoolVar(&s.cfg.Insecure, "insecure", false, "allow connections without TLS from other machines")
+	f.BoolVar(&s.cfg.ServeMembers, "allow-member-changes", false, "let clients change who belongs to the cluster (raftlock member)")
 	f.DurationVar(&s.cfg.TickInterval, "tick-interval", 0, "`unit` of raft's time, more than the round trip between members; default: 50ms")
 	f.IntVar(&s.cfg.ElectionTicks, "election-ticks", 0, "`number` of ticks without a leader until a member wants to be one; default: 10")
 	f.StringVar(&s.health, "listen-health", "", "`address` to answer HTTP requests about this member's health at: 200 or 503")
 	f.StringVar(&s.level, "log-level", "info", "least `level` that is logged: debug, info, warn or error")
 	fromEnvironment(cmd, "name", "data-dir", "initial-cluster", "cluster-name", "listen-client", "advertise-client",
-		"listen-peer", "client-cert", "client-key", "client-ca", "peer-cert", "peer-key", "peer-ca", "insecure",
+		"listen-peer", "client-cert", "client-key", "client-ca", "peer-cert", "peer-key", "peer-ca", "insecure", "allow-member-changes",
 		"tick-interval", "election-ticks", "listen-health", "log-level")
 }
 

@@ -61,9 +61,8 @@
 // (ErrUnknownFormat). A log that does not read back as it was written is not
 // opened (ErrCorrupt), but for the torn end that a crash leaves.
 //
-// Not there yet: snapshots (the log grows
-// and is read as a whole at a start), a change of the members. The README has
-// the list.
+// Not there yet: snapshots (the log grows and is read as a whole at a start), and
+// with them the admission of new members. The README has the list.
 //
 // # The map of the house
 //

@@ -48,8 +48,11 @@ func turnPage(ctx context.Context, c RaftLockClient, req *GetLocksRequest) (page
 	if err != nil {
 		return nil, false, err
 	}
+	if res == nil { // somebody else's client: a test's, say
+		return nil, false, nil
+	}
 	for _, lock := range res.Locks {
-		if lock.LockID > req.StartAfter {
+		if lock != nil && lock.LockID > req.StartAfter {
 			page = append(page, lock)
 		}
 	}

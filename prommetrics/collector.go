@@ -1,6 +1,8 @@
 package prommetrics
 
 import (
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/raftlock/raftlock/client"
@@ -54,6 +56,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	for name, o := range s.Operations {
+		name = strings.ToValidUTF8(name, "\uFFFD") // a label must be
 		counter(c.calls, o.Successes, name, "success")
 		counter(c.calls, o.Failures, name, "failure")
 		counter(c.retries, o.Retries, name)

@@ -62,7 +62,9 @@ type Config struct {
 	TLS *tls.Config
 
 	// DialOptions are added, last, to the gRPC options of each connection: for
-	// credentials, interceptors, a dialer of one's own.
+	// credentials, interceptors, a dialer of one's own. An interceptor must pass
+	// on the context it is given, or one made from it: with another, a call that
+	// fails after it was sent is taken for one that never was.
 	DialOptions []grpc.DialOption
 }
 

@@ -105,7 +105,11 @@ func RunWithLock(
 	defer func() { _ = afterWork(ctx, own, renewer.Stop) }()
 	go watch(work, cancel, handle, renewer)
 	err = fn(heldContext(work, cancel, handle))
-	return withLoss(err, lossOf(handle, renewer.Err()))
+	loss := context.Cause(work) // what the work was told, so that it is told once
+	if !errors.Is(loss, ErrLockLost) {
+		loss = lossOf(handle, renewer.Err())
+	}
+	return withLoss(err, loss)
 }
 
 // watch ends the work when its renewer gives up, and at the end of the lock,

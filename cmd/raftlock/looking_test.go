@@ -17,7 +17,7 @@ var (
 	fencing  = regexp.MustCompile(`\b[0-9]{16}\b`)
 	dates    = regexp.MustCompile(`[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:.]+Z?`)
 	spans    = regexp.MustCompile(`\b([0-9]+h)?([0-9]+m)?[0-9.]+m?s\b`)
-	fraction = regexp.MustCompile(`(_seconds": )[0-9.]+`)
+	fraction = regexp.MustCompile(`(_seconds": )[0-9.e+-]+`)
 	ports    = regexp.MustCompile(`127\.0\.0\.1:[0-9]{2,5}`)
 	blanks   = regexp.MustCompile(` {3,}`)
 	counted  = regexp.MustCompile(`("(term|commit_index|applied_index|snapshot_index|match_index)": )[0-9]+`)
@@ -31,7 +31,8 @@ func calm(said string) string {
 		pattern *regexp.Regexp
 		by      string
 	}{
-		{fencing, "TOKEN"}, {dates, "DATE"}, {spans, "SPAN"}, {fraction, "${1}SPAN"},
+		// A fraction may have as many digits as a token.
+		{fraction, "${1}SPAN"}, {fencing, "TOKEN"}, {dates, "DATE"}, {spans, "SPAN"},
 		{ports, "ADDRESS"}, {counted, "${1}N"}, {standing, "${1}N  N"},
 	} {
 		said = sub.pattern.ReplaceAllString(said, sub.by)

@@ -269,8 +269,8 @@ func (f *frame) cut(size int) frame {
 }
 
 // size is about how many bytes a forward takes.
-func (f *forward) size() int {
-	return commandSize(&f.cmd) + commandSize(&command{metadata: f.result.lock.metadata})
+func (m *forward) size() int {
+	return commandSize(&m.cmd) + commandSize(&command{metadata: m.result.lock.metadata})
 }
 
 // callsIn lists the numbers of the calls among forwards.

@@ -173,12 +173,3 @@ func metaOf(h *snapshotHeader) *raftpb.SnapshotMetadata {
 		},
 	}
 }
-
-// confOf is raft's configuration as a snapshot writes it.
-func confOf(c *raftpb.ConfState) snapshotConf {
-	return snapshotConf{
-		voters: slices.Sorted(slices.Values(c.GetVoters())), learners: slices.Sorted(slices.Values(c.GetLearners())),
-		outgoing: slices.Sorted(slices.Values(c.GetVotersOutgoing())), next: slices.Sorted(slices.Values(c.GetLearnersNext())),
-		autoLeave: c.GetAutoLeave(),
-	}
-}

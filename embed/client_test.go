@@ -273,9 +273,10 @@ func TestServesMembers(t *testing.T) {
 	leader := leaderOf(t, members)
 	to := map[string]string{"n1": "n2", "n2": "n1", "n3": "n1"}[leader]
 	cl := pb.NewMembersClient(remote(t, members["n1"].ClientAddr(), insecure.NewCredentials()))
-	if _, err := cl.Transfer(t.Context(), &pb.TransferLeadershipRequest{Name: to}); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, to+" leads", func() bool { // refused until it can be reached
+		_, err := cl.Transfer(t.Context(), &pb.TransferLeadershipRequest{Name: to})
+		return err == nil
+	})
 	list, err := cl.List(t.Context(), &pb.ListMembersRequest{})
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ test: ## run every test
 
 .PHONY: race
 race: ## run every test under the race detector (needs a C compiler)
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 20m ./...
 
 .PHONY: short20
 short20: ## run the short tests of every package 20 times: finds flaky ones

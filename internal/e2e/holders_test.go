@@ -97,7 +97,7 @@ func TestCutOffHoldersEndFirst(t *testing.T) {
 	granted := make([]chan time.Time, holders)
 	for i := range holders {
 		lock := fmt.Sprint("lock-", i)
-		held, err := client.Hold(within(t), cut, lock, client.WithTTL(time.Second))
+		held, err := client.Hold(within(t), cut, lock, client.WithTTL(10*time.Second))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,8 @@ type appender struct {
 	mu struct {
 		sync.Mutex
 		queue       []*raftpb.Message
-		given, done uint64 // messages, since the start
+		tasks       []func() error // to be done between two writes
+		given, done uint64         // messages, since the start
 	}
 }
 
@@ -41,6 +42,18 @@ func (a *appender) append(messages []*raftpb.Message) {
 	}
 }
 
+// do queues something else that the disk does between two writes; it does not
+// block. An error of it is one of the disk.
+func (a *appender) do(task func() error) {
+	a.mu.Lock()
+	a.mu.tasks = append(a.mu.tasks, task)
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
 // run writes until stop is closed, and returns the first error of the disk.
 func (a *appender) run(stop <-chan struct{}) error {
 	for {
@@ -50,11 +63,16 @@ func (a *appender) run(stop <-chan struct{}) error {
 		case <-a.wake:
 		}
 		a.mu.Lock()
-		queue := a.mu.queue
-		a.mu.queue = nil
+		queue, tasks := a.mu.queue, a.mu.tasks
+		a.mu.queue, a.mu.tasks = nil, nil
 		a.mu.Unlock()
-		if err := a.write(queue); err != nil {
+		if err := a.writeAll(queue); err != nil {
 			return err
+		}
+		for _, task := range tasks {
+			if err := task(); err != nil {
+				return err
+			}
 		}
 		a.mu.Lock()
 		a.mu.done += uint64(len(queue))
@@ -70,6 +88,45 @@ func (a *appender) progress() (given, done uint64) {
 	return a.mu.given, a.mu.done
 }
 
+// writeAll makes append messages durable: those between two snapshots in one go.
+func (a *appender) writeAll(queue []*raftpb.Message) error {
+	for len(queue) > 0 {
+		end := 0
+		for end < len(queue) && raft.IsEmptySnap(queue[end].GetSnapshot()) {
+			end++
+		}
+		if end > 0 {
+			if err := a.write(queue[:end]); err != nil {
+				return err
+			}
+		} else {
+			if err := a.install(queue[0]); err != nil {
+				return err
+			}
+			end = 1
+		}
+		queue = queue[end:]
+	}
+	return nil
+}
+
+// install names a snapshot in the log that is on disk already, and goes on with
+// what else the message has.
+func (a *appender) install(m *raftpb.Message) error {
+	meta := m.GetSnapshot().GetMetadata()
+	hard := &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: meta.Index}
+	if err := a.storage.InstallSnapshot(meta, hard); err != nil {
+		return fmt.Errorf("install snapshot: %w (what it has acknowledged stands: see to the disk, and start the member again)", err)
+	}
+	if err := a.log.ApplySnapshot(m.GetSnapshot()); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	if err := a.log.SetHardState(hard); err != nil {
+		return fmt.Errorf("install snapshot: %w", err)
+	}
+	return a.write([]*raftpb.Message{m})
+}
+
 // write makes a run of append messages durable in one go: all entries, the last
 // hard state.
 func (a *appender) write(queue []*raftpb.Message) error {
@@ -77,9 +134,6 @@ func (a *appender) write(queue []*raftpb.Message) error {
 	var entries []*raftpb.Entry
 	var responses []*raftpb.Message
 	for _, m := range queue {
-		if !raft.IsEmptySnap(m.GetSnapshot()) {
-			return fmt.Errorf("%w: a snapshot from the leader, which this version does not take", ErrUnknownFormat)
-		}
 		if m.Term != nil {
 			hard = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 		}

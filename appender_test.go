@@ -2,9 +2,10 @@ package raftlock
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -83,10 +84,17 @@ type orderedDisk struct {
 	writes  int
 	hard    *raftpb.HardState
 	entries []*raftpb.Entry
+	order   []string
+}
+
+func (d *orderedDisk) InstallSnapshot(meta *raftpb.SnapshotMetadata, hard *raftpb.HardState) error {
+	d.order = append(d.order, fmt.Sprintf("install %d of %d", meta.GetIndex(), hard.GetCommit()))
+	return nil
 }
 
 func (d *orderedDisk) Append(hard *raftpb.HardState, entries []*raftpb.Entry) error {
 	d.writes++
+	d.order = append(d.order, fmt.Sprint("append ", entries[0].GetIndex()))
 	d.hard, d.entries = hard, entries
 	return nil
 }
@@ -113,14 +121,28 @@ func TestGatheredMessagesAreOneWrite(t *testing.T) {
 	}
 }
 
-func TestSnapshotFromTheLeaderStopsTheMember(t *testing.T) {
-	a := newAppender(sickDisk{}, labLog([]uint64{1}), func([]*raftpb.Message) {})
-	snap := &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9)), Term: new(uint64(2))}}
-	if raft.IsEmptySnap(snap) {
-		t.Fatal("the test's snapshot is empty")
+// A snapshot is named in the log between the writes before and after it, with a
+// hard state that commits no more than it.
+func TestSnapshotIsInstalledInOrder(t *testing.T) {
+	disk := &orderedDisk{}
+	var delivered []*raftpb.Message
+	log := labLog([]uint64{1})
+	a := newAppender(disk, log, func(m []*raftpb.Message) { delivered = append(delivered, m...) })
+	before := &raftpb.Message{Term: new(uint64(2)), Vote: new(uint64(1)), Commit: new(uint64(1)), Entries: entriesOf(2, 2, 4)}
+	snap := &raftpb.Message{
+		Term: new(uint64(3)), Vote: new(uint64(1)), Commit: new(uint64(11)), Entries: entriesOf(3, 10, 11),
+		Snapshot:  &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9)), Term: new(uint64(3)), ConfState: &raftpb.ConfState{Voters: []uint64{1}}}},
+		Responses: []*raftpb.Message{{Type: raftpb.MsgAppResp.Enum()}},
 	}
-	if err := a.write([]*raftpb.Message{{Snapshot: snap}}); !errors.Is(err, ErrUnknownFormat) {
-		t.Errorf("error: %v", err)
+	after := &raftpb.Message{Term: new(uint64(3)), Vote: new(uint64(1)), Commit: new(uint64(12)), Entries: entriesOf(3, 12, 12)}
+	if err := a.writeAll([]*raftpb.Message{before, snap, after}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"append 2", "install 9 of 9", "append 10", "append 12"}; !slices.Equal(disk.order, want) {
+		t.Errorf("order: %v, want %v", disk.order, want)
+	}
+	if first, _ := log.FirstIndex(); first != 10 || len(delivered) != 1 {
+		t.Errorf("the log begins at %d, %d responses", first, len(delivered))
 	}
 }
 

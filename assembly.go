@@ -63,11 +63,11 @@ func (a *assembly) identity() Identity {
 }
 
 // greeting is this member's hello to target as of now.
-func (a *assembly) greeting(target string, frames bool) hello {
+func (a *assembly) greeting(target string, why errand) hello {
 	h := a.hello
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h.Identity, h.Target, h.Frames = a.mu.identity, target, frames
+	h.Identity, h.Target, h.Frames, h.Snapshot = a.mu.identity, target, why == sendsFrames, why == sendsSnapshot
 	switch {
 	case a.mu.roster != nil:
 		h.Members, h.MembersAt = memberIDs(a.mu.roster), a.mu.roster.index

@@ -62,8 +62,8 @@ func (n *nursery) ask(from string) func(context.Context, string) (hello, error) 
 		if there == nil {
 			return hello{}, errors.New("not up")
 		}
-		mine := asker.greeting(name, false)
-		theirs := there.greeting(from, false)
+		mine := asker.greeting(name, asks)
+		theirs := there.greeting(from, asks)
 		answer, judged := theirs.answer(&mine)
 		if errors.Is(judged, ErrDiskLost) {
 			n.lost[name] = true
@@ -380,7 +380,7 @@ func TestJoin(t *testing.T) {
 	if err != nil || !sameIdentity(*found.Identity, want) || found.Snapshot.GetIndex() != 0 {
 		t.Errorf("the disk has %+v, %v", found, err)
 	}
-	known, err := recall(found)
+	known, err := recall(&Config{newest: newestFormat}, found)
 	if err != nil || known.now != nil || known.members.index != 42 || known.members.voters() != 0 {
 		t.Errorf("recalls %+v, %v", known, err)
 	}

@@ -345,8 +345,8 @@ func (r *replica) applyChange(e *raftpb.Entry, mine *flyingChange) error {
 		}
 		return nil
 	}
-	r.raw.ApplyConfChange(cc)
-	r.roster = next
+	r.conf = r.raw.ApplyConfChange(cc)
+	r.roster, r.log.floor = next, next.index
 	r.logger.Info("members have changed", "change", c.kind, "member", c.name, "address", c.address, "index", e.GetIndex())
 	if mine != nil && mine.call != nil && mine.call.place == placeProposed {
 		r.answer(mine.call, reply{})
@@ -379,11 +379,16 @@ func (r *replica) parted(c *change) error {
 	if c.node == r.self {
 		return fmt.Errorf("%w, %s", ErrRemoved, removedRemedy)
 	}
-	delete(r.heard, c.node)
-	delete(r.formats.announced, c.node)
-	delete(r.tidings.peers, c.node)
+	r.forgetNode(c.node)
 	r.agreeOnFormat()
 	return nil
+}
+
+// forgetNode lets go of what is known of a node that is no member any more.
+func (r *replica) forgetNode(node uint64) {
+	delete(r.heard, node)
+	delete(r.formats.announced, node)
+	delete(r.tidings.peers, node)
 }
 
 // nameOf is a node's name, "" when it has none.

@@ -57,6 +57,9 @@ type Config struct {
 	// members the same.
 	Limits Limits
 
+	// Snapshots bound the log, on disk and in memory.
+	Snapshots Snapshots
+
 	// newest is the newest format that this build reads and writes; tests of an
 	// upgrade move it.
 	newest format
@@ -106,6 +109,7 @@ func (c *Config) setDefaults() {
 	c.InitialCluster = maps.Clone(c.InitialCluster)
 	setDefault(&c.newest, newestFormat)
 	c.Limits.setDefaults()
+	c.Snapshots.setDefaults()
 }
 
 func (l *Limits) setDefaults() {
@@ -168,6 +172,7 @@ func (c *Config) validate() error {
 	within(fault, "ElectionTicks", c.ElectionTicks, 3, 1000)
 	within(fault, "RequestTimeout", c.RequestTimeout, 10*time.Millisecond, tenYears)
 	c.Limits.validate(fault)
+	c.Snapshots.validate(fault)
 	return errors.Join(errs...)
 }
 

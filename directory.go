@@ -39,11 +39,9 @@ func (n *Node) enroll(now *roster, self uint64) (gone []*outbox) {
 		if o == nil {
 			o = newOutbox(n, m.name, m.node)
 			next.byNode[m.node] = o
-			n.work.Go(func() {
+			n.beside("outbox", func() {
 				defer o.cancel()
-				if err := n.guard(func() error { o.run(o.ctx); return nil }); err != nil {
-					n.fail(err)
-				}
+				o.run(o.ctx)
 			})
 		}
 		next.byName[m.name] = o

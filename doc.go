@@ -61,9 +61,6 @@
 // (ErrUnknownFormat). A log that does not read back as it was written is not
 // opened (ErrCorrupt), but for the torn end that a crash leaves.
 //
-// Not there yet: snapshots (the log grows and is read as a whole at a start), and
-// with them the admission of new members. The README has the list.
-//
 // # The map of the house
 //
 // The files of this package in reading order. The pure ones do what the log says
@@ -83,6 +80,10 @@
 //	reads.go           linearizable reads in rounds
 //	forward.go         a follower's calls at the leader
 //	appender.go        the writing of the log, beside the loop
+//	horizon.go         when a snapshot is due, and where the log is cut
+//	snapshottake.go    the taking of a snapshot
+//	snapshotsend.go    its way to a peer that lacks too much of the log
+//	snapshotreceive.go its coming from the leader, and in whose place it is put
 //	diskwatch.go       a disk that hangs: the leadership goes to another
 //	changes.go         changes of the members, one at a time
 //

@@ -30,8 +30,10 @@ type hello struct {
 	Target        string   `json:"target"`  // whom the dialer means to reach
 	Initial       []string `json:"initial"` // the names of its InitialCluster, or of Members
 	ClientAddress string   `json:"client_address,omitempty"`
-	// Frames: the dialer will send frames on this stream. Otherwise it only asks.
-	Frames bool `json:"frames,omitempty"`
+	// Frames: the dialer will send frames on this stream; Snapshot: a snapshot.
+	// Otherwise it only asks.
+	Frames   bool `json:"frames,omitempty"`
+	Snapshot bool `json:"snapshot,omitempty"`
 
 	Refusal *refusal `json:"refusal,omitempty"` // in an answer
 }
@@ -115,7 +117,7 @@ func (h *hello) judgeMembers(theirs *hello) error {
 	if h.Members == nil && theirs.Members == nil && !slices.Equal(h.Initial, theirs.Initial) {
 		return refused("%s was given the initial members %v, this member %v", theirs.Name, theirs.Initial, h.Initial)
 	}
-	if theirs.Frames && (h.Members == nil || theirs.Members == nil) {
+	if theirs.brings() && (h.Members == nil || theirs.Members == nil) {
 		return refused("the cluster is not formed yet")
 	}
 	return nil
@@ -175,7 +177,7 @@ const removedRemedy = "to have a member of this name again, start it with an emp
 
 // answer is the hello that answers theirs, and the error that its refusal says.
 func (h hello) answer(theirs *hello) (hello, error) {
-	h.Target, h.Frames = theirs.Name, theirs.Frames
+	h.Target, h.Frames, h.Snapshot = theirs.Name, theirs.Frames, theirs.Snapshot
 	err := h.judge(theirs)
 	if err != nil {
 		h.Refusal = &refusal{Text: err.Error(), DiskLost: errors.Is(err, errDiskLostThere), Removed: errors.Is(err, errRemovedThere)}
@@ -199,6 +201,19 @@ func (h *hello) heed(answer *hello, target string) error {
 	}
 	return h.judge(answer)
 }
+
+// errand is what a stream is opened for.
+type errand uint8
+
+const (
+	asks errand = iota
+	sendsFrames
+	sendsSnapshot
+)
+
+// brings reports whether more comes on the stream than hellos: both sides must be
+// members of a cluster then.
+func (h *hello) brings() bool { return h.Frames || h.Snapshot }
 
 // newest is the newest format that a member reads.
 func (h *hello) newest() format { return format(min(h.Entries, 255)) }

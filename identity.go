@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"errors"
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -44,6 +45,7 @@ func (id Identity) nodeID() uint64 { return id.Members[id.Name].NodeID }
 // recalled is what a storage holds, with what it says of the members.
 type recalled struct {
 	Recovered
+	state   *loaded // the snapshot's; nil for one that has no file
 	members *roster // at the snapshot; nil before there is one
 	// now is the members as of the last entry that is known to be committed; nil
 	// when the log knows of none.
@@ -51,18 +53,29 @@ type recalled struct {
 }
 
 // recall finds out what a storage says of the members.
-func recall(found Recovered) (recalled, error) {
+func recall(cfg *Config, found Recovered) (recalled, error) {
 	r := recalled{Recovered: found}
 	switch index := found.Snapshot.GetIndex(); {
 	case found.Snapshot == nil:
 		return r, nil
 	case index > firstIndex:
-		return r, fmt.Errorf("%w: snapshot at %d", ErrUnknownFormat, index)
-	case index == 0:
+		state, err := loadFrom(cfg.Storage, index)
+		if err == nil {
+			err = state.fits(found.Identity.ClusterID, cfg.newest)
+		}
+		if errors.Is(err, errMalformed) {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		if err != nil {
+			return r, fmt.Errorf("snapshot %d: %w", index, err)
+		}
+		r.state, r.members = state, rosterIn(state.header)
+	default:
 		r.members = rosterOf(found.Identity)
+	}
+	if found.Snapshot.GetIndex() == 0 {
 		return r, nil
 	}
-	r.members = rosterOf(found.Identity)
 	r.now = r.members
 	for _, e := range found.Entries {
 		if e.GetIndex() > found.Hard.GetCommit() || e.GetType() != raftpb.EntryConfChangeV2 {

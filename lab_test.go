@@ -68,6 +68,11 @@ func newLab(t *testing.T, size int) *lab {
 	return l
 }
 
+func labSnapshots() (s Snapshots) {
+	s.setDefaults()
+	return s
+}
+
 func labLog(voters []uint64) *raft.MemoryStorage {
 	log := raft.NewMemoryStorage()
 	index, term := uint64(firstIndex), uint64(1)
@@ -83,7 +88,7 @@ func (l *lab) boot(n *labNode) {
 	l.t.Helper()
 	n.limits.setDefaults()
 	r, err := newReplica(replicaConfig{
-		self: n.id, smallest: n.id == 1, storage: n.log, applied: firstIndex, seed: 1000 * n.id,
+		self: n.id, smallest: n.id == 1, log: n.log, seed: 1000 * n.id, snapshots: labSnapshots(),
 		electionTicks: labElectionTicks, tick: labTick, requestTimeout: 30 * time.Second,
 		limits: &n.limits, logger: slog.New(slog.DiscardHandler), newest: n.newest(),
 		roster: n.roster(),

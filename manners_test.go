@@ -283,14 +283,16 @@ func packageVariable(s *source, e ast.Expr) string {
 var starters = map[string]string{
 	"Open":     "main, loop",
 	"live":     "appender",
-	"enroll":   "outbox",
+	"beside":   "snapshot",
 	"serve":    "outbox",
 	"withdraw": "withdrawal",
 	"exchange": "",
 	"welcome":  "",
 	"part":     "",
 
-	"receiveFrames": "",
+	"receiveFrames":   "",
+	"receiveSnapshot": "",
+	"transfer":        "",
 }
 
 // TestGoroutines holds the table in Node's comment: nothing else in the package

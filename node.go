@@ -24,6 +24,10 @@ import (
 //	goroutine   how many         what ends it                    who waits for it
 //	main, loop  1                Close, or a failure             Close
 //	appender    1                the loop's end                  main
+//	snapshot    1 while one is   its end, or the loop's          main
+//	            taken, 1 per
+//	            peer that one
+//	            is sent to
 //	outbox      1 per peer, +2   the loop's end, or the peer's   main
 //	            while it is up   removal
 //	receiver    1 per stream     its stream's end                Transport.Close
@@ -49,6 +53,8 @@ type Node struct {
 	ctx    context.Context // ends when the node is to end; its cause says why
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup // appender, outboxes, withdrawals
+
+	incoming incoming // the snapshot that is coming
 
 	formed chan struct{} // closed by main when the loop runs
 	ready  chan struct{} // closed by the loop when this member can serve
@@ -113,7 +119,7 @@ func open(cfg Config) (*Node, recalled, error) {
 	if err != nil {
 		return nil, recalled{}, fmt.Errorf("load storage: %w", err)
 	}
-	known, err := recall(found)
+	known, err := recall(&cfg, found)
 	if err != nil {
 		return nil, recalled{}, fmt.Errorf("load storage: %w", err)
 	}
@@ -361,6 +367,16 @@ func (n *Node) guard(run func() error) (err error) {
 	return run()
 }
 
+// beside does something beside the loop, which the end of the member waits for.
+// Only the loop calls it.
+func (n *Node) beside(what string, do func()) {
+	n.work.Go(func() {
+		if err := n.guard(func() error { do(); return nil }); err != nil {
+			n.fail(fmt.Errorf("%s: %w", what, err))
+		}
+	})
+}
+
 // raise makes the replica from what the storage holds.
 func (n *Node) raise(found recalled) (*replica, error) {
 	if found.Snapshot == nil {
@@ -382,7 +398,7 @@ func (n *Node) raise(found recalled) (*replica, error) {
 	id := n.assembly.identity()
 	return newReplica(replicaConfig{
 		self: id.nodeID(), smallest: memberNames(id.Members)[0] == id.Name,
-		storage: n.log, applied: found.Snapshot.GetIndex(), seed: randomID(),
+		cluster: id.ClusterID, log: n.log, state: found.state, snapshots: n.cfg.Snapshots, seed: randomID(),
 		electionTicks: n.cfg.ElectionTicks, tick: n.cfg.TickInterval,
 		requestTimeout: n.cfg.RequestTimeout, limits: &n.cfg.Limits, logger: n.logger, newest: n.cfg.newest,
 		roster: found.members,
@@ -509,6 +525,13 @@ func (n *Node) carryOut(r *replica) {
 		out.forwards = rest
 		n.sendForwards(to, msgs)
 	}
+	for _, m := range out.sends {
+		n.sendSnapshot(m)
+	}
+	if out.snapshot != nil {
+		n.takeSnapshot(out.snapshot)
+	}
+	out.sends, out.snapshot = nil, nil
 	clear(out.messages)
 	clear(out.appends)
 	out.messages, out.appends = out.messages[:0], out.appends[:0]

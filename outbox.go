@@ -156,7 +156,7 @@ func (o *outbox) run(ctx context.Context) {
 // connect opens a stream and shakes hands.
 func (o *outbox) connect(ctx context.Context) (PeerStream, error) {
 	o.empty(true)
-	stream, answer, err := o.node.greet(ctx, o.name, true)
+	stream, answer, err := o.node.greet(ctx, o.name, sendsFrames)
 	if err != nil {
 		o.empty(false)
 		return nil, err

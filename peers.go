@@ -10,7 +10,7 @@ import (
 
 // greet opens a stream to a member and shakes hands. It blocks at most
 // handshakeTimeout. The error is around ErrDiskLost when the peer says so.
-func (n *Node) greet(ctx context.Context, name string, frames bool) (PeerStream, hello, error) {
+func (n *Node) greet(ctx context.Context, name string, why errand) (PeerStream, hello, error) {
 	ctx, cancel := n.clock.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	addr, err := n.address(name)
@@ -21,7 +21,7 @@ func (n *Node) greet(ctx context.Context, name string, frames bool) (PeerStream,
 	if err != nil {
 		return nil, hello{}, fmt.Errorf("dial %s: %w", name, err)
 	}
-	mine := n.assembly.greeting(name, frames)
+	mine := n.assembly.greeting(name, why)
 	answer, err := exchange(ctx, stream, &mine)
 	if err == nil {
 		err = mine.heed(&answer, name)
@@ -53,7 +53,7 @@ func exchange(ctx context.Context, stream PeerStream, mine *hello) (hello, error
 // askPeer meets a member without sending frames, as members that are not yet a
 // cluster do.
 func (n *Node) askPeer(ctx context.Context, name string) (hello, error) {
-	stream, answer, err := n.greet(ctx, name, false)
+	stream, answer, err := n.greet(ctx, name, asks)
 	if err != nil {
 		n.logger.Info("member is not here yet", "peer", name, "error", err)
 		return hello{}, err
@@ -73,10 +73,15 @@ func (n *Node) met(name, clientAddress string) {
 func (n *Node) accept(stream PeerStream) {
 	err := n.guard(func() error {
 		theirs, err := n.welcome(stream)
-		if err != nil || !theirs.Frames {
+		switch {
+		case err != nil:
 			return err
+		case theirs.Snapshot:
+			return n.receiveSnapshot(stream, &theirs)
+		case theirs.Frames:
+			return n.receiveFrames(stream, theirs)
 		}
-		return n.receiveFrames(stream, theirs)
+		return nil
 	})
 	known := n.assembly.identity().Members != nil // otherwise the others are asked first: see assembly
 	if known && (errors.Is(err, ErrDiskLost) || errors.Is(err, ErrRemoved)) {
@@ -111,7 +116,7 @@ func (n *Node) welcome(stream PeerStream) (hello, error) {
 		return hello{}, fmt.Errorf("handshake with %q: %w", theirs.Name, judged)
 	}
 	n.met(theirs.Name, theirs.ClientAddress)
-	if !theirs.Frames {
+	if !theirs.brings() {
 		_, _ = stream.Recv() // likewise
 	}
 	return theirs, nil
@@ -119,16 +124,16 @@ func (n *Node) welcome(stream PeerStream) (hello, error) {
 
 // reply is the answer to a peer's hello, and the error that its refusal says.
 func (n *Node) reply(theirs *hello) (hello, error) {
-	mine := n.assembly.greeting(theirs.Name, theirs.Frames)
+	mine := n.assembly.greeting(theirs.Name, asks) // answer says the errand
 	answer, judged := mine.answer(theirs)
-	if n.assembly.asleep() || theirs.Frames && judged == nil && !n.isFormed() {
+	if n.assembly.asleep() || theirs.brings() && judged == nil && !n.isFormed() {
 		judged = refused("%s is not started yet", n.cfg.Name)
 		answer.Refusal = &refusal{Text: judged.Error()}
 		return answer, judged
 	}
 	if errors.Is(judged, errVacant) {
 		admitted := n.admit(theirs)
-		mine = n.assembly.greeting(theirs.Name, theirs.Frames)
+		mine = n.assembly.greeting(theirs.Name, asks)
 		if answer, judged = mine.answer(theirs); judged != nil && admitted != nil {
 			judged = fmt.Errorf("%w: %w", judged, admitted)
 			answer.Refusal.Text = judged.Error()

@@ -28,6 +28,7 @@ type replica struct {
 	requestTimeout time.Duration
 
 	raw   *raft.RawNode
+	log   *logStore
 	table *table
 	clock clusterClock
 
@@ -40,6 +41,8 @@ type replica struct {
 	commit     uint64
 	applied    uint64
 	stampTerm  uint64 // of the last applied entry with a stamp
+	// newestApplied is the newest format of the applied entries.
+	newestApplied format
 
 	// office is how far this member has come as the leader of term.
 	office       office
@@ -60,7 +63,14 @@ type replica struct {
 	reads     reads
 	forwards  forwards
 	changes   changes
-	roster    *roster // who belongs to the cluster, as of applied; never nil
+	roster    *roster           // who belongs to the cluster, as of applied; never nil
+	conf      *raftpb.ConfState // the same to raft
+	cluster   uint64            // its id
+
+	horizon  horizon
+	sending  map[uint64]uint64 // peers that a snapshot is on its way to, and its index
+	offer    *loaded           // the snapshot that raft is offered in this turn
+	arriving []*loaded         // those that raft has taken and that are not installed yet
 
 	up       map[uint64]bool   // peers whose outgoing stream is up
 	sessions map[uint64]uint64 // the stream over which each peer's calls come
@@ -84,6 +94,8 @@ type outputs struct {
 	messages []*raftpb.Message // to peers, at once
 	appends  []*raftpb.Message // MsgStorageAppend: to the disk; the responses go out when it is durable
 	forwards []outgoing        // to peers
+	sends    []*raftpb.Message // MsgSnap: the snapshot goes to the peer on a stream of its own
+	snapshot *takenSnapshot    // to the disk, beside the log; nil when there is none
 }
 
 type outgoing struct {
@@ -101,8 +113,10 @@ const holdLimit = 5 * time.Second
 type replicaConfig struct {
 	self           uint64
 	smallest       bool
-	storage        raft.Storage
-	applied        uint64
+	cluster        uint64
+	log            *raft.MemoryStorage
+	state          *loaded // what log begins after; nil: nothing, or the first state
+	snapshots      Snapshots
 	seed           uint64 // where the numbers of forwarded calls begin
 	electionTicks  int
 	tick           time.Duration
@@ -110,16 +124,22 @@ type replicaConfig struct {
 	limits         *Limits
 	logger         *slog.Logger
 	newest         format  // that this build reads and writes
-	roster         *roster // as of applied
+	roster         *roster // of the first state
 }
 
 func newReplica(cfg replicaConfig) (*replica, error) {
+	log := &logStore{MemoryStorage: cfg.log}
+	begin, err := cfg.log.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	applied := begin.GetMetadata().GetIndex()
 	raw, err := raft.NewRawNode(&raft.Config{
 		ID:                        cfg.self,
 		ElectionTick:              cfg.electionTicks,
 		HeartbeatTick:             1,
-		Storage:                   cfg.storage,
-		Applied:                   cfg.applied,
+		Storage:                   log,
+		Applied:                   applied,
 		AsyncStorageWrites:        true,
 		MaxSizePerMsg:             1 << 20,
 		MaxCommittedSizePerReady:  4 << 20,
@@ -140,12 +160,17 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 		self: cfg.self, smallest: cfg.smallest,
 		limits: cfg.limits, bounds: cfg.limits.bounds(), logger: cfg.logger,
 		electionTicks: cfg.electionTicks, requestTimeout: cfg.requestTimeout,
-		raw: raw, table: newTable(), applied: cfg.applied,
+		raw: raw, log: log, table: newTable(), applied: applied, cluster: cfg.cluster,
+		conf: begin.GetMetadata().GetConfState(), horizon: horizon{policy: cfg.snapshots}, sending: map[uint64]uint64{},
 		clock: clusterClock{maxJump: 2 * time.Duration(cfg.electionTicks) * cfg.tick},
 		waits: newWaits(), formats: newFormats(cfg.newest), roster: cfg.roster,
 		forwards: forwards{calls: map[uint64]*call{}, last: cfg.seed},
 		tidings:  tidings{peers: map[uint64]*raftpb.Message{}},
 		up:       map[uint64]bool{}, sessions: map[uint64]uint64{}, heard: map[uint64]int{},
+	}
+	r.log.floor = r.roster.index
+	if cfg.state != nil {
+		r.adopt(cfg.state)
 	}
 	r.refresh()
 	if voters, _ := r.voters(); voters == 1 {
@@ -207,6 +232,11 @@ func (r *replica) dropSilent() {
 func (r *replica) step(m *raftpb.Message) error {
 	if m.GetType() == raftpb.MsgTimeoutNow && r.disk.hangs {
 		return nil // it would lead without a disk
+	}
+	if m.GetType() == raftpb.MsgStorageAppendResp && !raft.IsEmptySnap(m.GetSnapshot()) {
+		if err := r.install(m.GetSnapshot()); err != nil {
+			return err
+		}
 	}
 	err := r.raw.Step(m)
 	if err != nil && !errors.Is(err, raft.ErrProposalDropped) && !errors.Is(err, raft.ErrStepPeerNotFound) {
@@ -378,9 +408,12 @@ func (r *replica) advance(emit func()) error {
 	r.tendChanges()
 	r.startReads()
 	for {
-		r.drain()
+		if err := r.drain(); err != nil {
+			return err
+		}
 		r.serveReads()
 		r.deliverTidings()
+		r.tendSnapshot()
 		emit()
 		if len(r.applies) == 0 {
 			return nil
@@ -402,9 +435,14 @@ func (r *replica) advance(emit func()) error {
 
 // drain takes what raft has ready. Messages to peers leave at once, beside the
 // fsync; what depends on the disk rides as a response on the append message.
-func (r *replica) drain() {
+func (r *replica) drain() error {
 	for r.raw.HasReady() {
 		rd := r.raw.Ready()
+		if !raft.IsEmptySnap(rd.Snapshot) {
+			if err := r.accept(rd.Snapshot); err != nil {
+				return err
+			}
+		}
 		if rd.SoftState != nil {
 			r.refresh()
 		}
@@ -428,6 +466,8 @@ func (r *replica) drain() {
 			}
 		}
 	}
+	r.offer = nil // raft has taken it, or has no need of it
+	return nil
 }
 
 // wantsTurn reports whether there is something to propose or to read already: the next
@@ -449,6 +489,7 @@ func (r *replica) applyEntry(e *raftpb.Entry) error {
 	b := r.settle(e.GetIndex(), e.GetTerm())
 	mine := r.settleChange(e.GetIndex(), e.GetTerm())
 	r.applied = e.GetIndex()
+	r.horizon.note(e.GetIndex(), len(e.GetData()))
 	switch {
 	case e.GetType() == raftpb.EntryConfChangeV2:
 		return r.applyChange(e, mine)
@@ -462,6 +503,7 @@ func (r *replica) applyEntry(e *raftpb.Entry) error {
 		return nil
 	}
 	r.stampTerm = e.GetTerm()
+	r.newestApplied = max(r.newestApplied, format(e.GetData()[0]))
 	if b != nil {
 		r.applyBatch(b)
 		return nil

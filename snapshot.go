@@ -67,14 +67,14 @@ type snapshotConf struct {
 
 // snapshotMembers are the members of the cluster at that point of the log.
 type snapshotMembers struct {
-	index uint64 // of the last entry that changed them; 0: none has
+	index uint64 // of the last entry that changed them; that of the first state if none has
 	list  []snapshotMember
 }
 
 // snapshotMember is one place in the cluster.
 type snapshotMember struct {
 	name        string
-	since       uint64 // the entry that made or emptied the place; 0 of an initial member
+	since       uint64 // the entry that made or emptied the place; the first state's of an initial member
 	node        uint64 // 0 as long as nobody has come
 	incarnation uint64
 	voter       bool

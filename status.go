@@ -136,6 +136,7 @@ func (n *Node) notServing(r *replica) string {
 func (n *Node) raftStatus(r *replica) *client.RaftStatus {
 	last, _ := n.log.LastIndex() // a log in memory has no error
 	term, _ := n.log.Term(last)
+	snapshot, _ := n.log.Snapshot()
 	return &client.RaftStatus{
 		NodeID:        n.cfg.Name,
 		Role:          roleName(r.role),
@@ -145,8 +146,8 @@ func (n *Node) raftStatus(r *replica) *client.RaftStatus {
 		LastLogTerm:   term,
 		CommitIndex:   r.commit,
 		LastApplied:   r.applied,
-		SnapshotIndex: firstIndex,
-		SnapshotTerm:  firstIndex,
+		SnapshotIndex: snapshot.GetMetadata().GetIndex(),
+		SnapshotTerm:  snapshot.GetMetadata().GetTerm(),
 	}
 }
 
@@ -182,7 +183,7 @@ func (n *Node) replication(r *replica) map[string]*client.PeerState {
 		peer := &client.PeerState{
 			NextIndex: pr.Next, MatchIndex: pr.Match,
 			ReplicationLag:     last - min(last, pr.Match),
-			SnapshotInProgress: pr.State == tracker.StateSnapshot,
+			SnapshotInProgress: r.sending[id] != 0,
 		}
 		if tick, ok := r.heard[id]; ok {
 			silent := r.ticks - tick

@@ -28,6 +28,10 @@ func (r *replica) toPeer(m *raftpb.Message) {
 	if r.withholds(m) {
 		return
 	}
+	if m.GetType() == raftpb.MsgSnap {
+		r.toSend(m)
+		return
+	}
 	if m.GetType() != raftpb.MsgApp {
 		r.out.messages = append(r.out.messages, m)
 		return

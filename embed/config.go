@@ -90,6 +90,9 @@ type Config struct {
 	RequestTimeout time.Duration
 	// Limits bound what callers may ask; those of the leader count.
 	Limits raftlock.Limits
+	// Snapshots bound the log, on disk and in memory. The zero value is right but
+	// for tests.
+	Snapshots raftlock.Snapshots
 
 	// Logger gets what an operator wants to know. nil is silent.
 	Logger *slog.Logger
@@ -135,7 +138,7 @@ func (c *Config) node(storage *walstore.Store, transport *peerwire.Transport) ra
 		Name: c.Name, ClusterName: c.ClusterName, InitialCluster: c.InitialCluster,
 		ClientAddress: c.AdvertiseClient, Storage: storage, Transport: transport,
 		Logger: c.Logger, TickInterval: c.TickInterval, ElectionTicks: c.ElectionTicks,
-		RequestTimeout: c.RequestTimeout, Limits: c.Limits,
+		RequestTimeout: c.RequestTimeout, Limits: c.Limits, Snapshots: c.Snapshots,
 	}
 }
 

@@ -31,6 +31,7 @@ type Cluster struct {
 	tb      testing.TB
 	network *memnet.Network
 	limits  raftlock.Limits
+	snaps   raftlock.Snapshots
 	members []*member
 	front   *front // nil unless WithGRPC
 
@@ -71,6 +72,12 @@ type Option func(*Cluster)
 // WithLimits gives the members limits of your own.
 func WithLimits(limits raftlock.Limits) Option {
 	return func(c *Cluster) { c.limits = limits }
+}
+
+// WithSnapshots lets the members take snapshots, and cut their logs, by measures of
+// your own: kilobytes make both happen within a test.
+func WithSnapshots(s raftlock.Snapshots) Option {
+	return func(c *Cluster) { c.snaps = s }
 }
 
 // New starts a cluster of size members (1 to 9) for the test and returns when
@@ -157,7 +164,7 @@ func (c *Cluster) start(i int) {
 		Name: m.name, ClusterName: clusterName, InitialCluster: addrs,
 		Storage: m.mu.hold, Transport: m.mu.transport,
 		Logger:        slog.New(slog.NewTextHandler(logWriter{c.tb}, nil)),
-		ClientAddress: c.clientAddress(i), TickInterval: tick, Limits: c.limits,
+		ClientAddress: c.clientAddress(i), TickInterval: tick, Limits: c.limits, Snapshots: c.snaps,
 	})
 	if err != nil {
 		c.tb.Fatalf("testcluster: start member %d: %v", i, err)

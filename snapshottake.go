@@ -1,0 +1,193 @@
+package raftlock
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// The taking of a snapshot: the loop clones the state in one turn, a goroutine
+// writes it aside, the appender names it and cuts the log. Only the last step
+// counts, and it is made between two writes of the log.
+
+// snapshotPause is how many election time-outs pass before a snapshot is tried
+// again that could not be written.
+const snapshotPause = 20
+
+// tendSnapshot freezes the state when a snapshot is due, or when a peer needs one
+// that there is not.
+func (r *replica) tendSnapshot() {
+	h := &r.horizon
+	if h.taking || r.applied <= firstIndex || r.ticks < h.notBefore || r.disk.hangs {
+		return
+	}
+	if !h.due() && !r.log.wanted {
+		return
+	}
+	r.log.wanted = false
+	newest, err := r.log.MemoryStorage.Snapshot()
+	if err != nil || newest.GetMetadata().GetIndex() >= r.applied {
+		return // a log in memory has no error
+	}
+	state, err := r.freeze()
+	if err != nil {
+		r.logger.Error("no snapshot can be taken", "error", err)
+		h.notBefore = r.ticks + snapshotPause*r.electionTicks
+		return
+	}
+	h.taking = true
+	r.out.snapshot = &takenSnapshot{frozen: state, total: h.total}
+}
+
+// takenSnapshot is a state on its way to the disk.
+type takenSnapshot struct {
+	*frozen
+	total uint64 // of the horizon
+	size  uint64 // of the file, when it is written
+}
+
+// freeze is the state of this replica as it is now.
+func (r *replica) freeze() (*frozen, error) {
+	term, err := r.log.Term(r.applied)
+	if err != nil {
+		return nil, fmt.Errorf("term of entry %d: %w", r.applied, err)
+	}
+	return &frozen{
+		view: r.table.clone(), hash: r.table.hash(),
+		header: snapshotHeader{
+			format: r.newestApplied, cluster: r.cluster, index: r.applied, term: term,
+			conf: confOf(r.conf), members: membersOf(r.roster),
+			at: r.table.at, token: r.table.token, seq: r.table.seq, freeings: r.table.freeings, stampTerm: r.stampTerm,
+		},
+	}, nil
+}
+
+// snapshotTaken notes that a snapshot is on disk, and up to where the log can be
+// cut in memory: not behind a snapshot that is on its way to a peer, who will
+// need what follows it.
+func (r *replica) snapshotTaken(s *takenSnapshot) (cut uint64) {
+	h := &r.horizon
+	h.taking, h.since, h.size = false, s.total, s.size
+	cut = min(h.cut(s.total), s.header.index)
+	for _, index := range r.sending {
+		cut = min(cut, index)
+	}
+	return cut
+}
+
+// snapshotFailed notes that a snapshot could not be written.
+func (r *replica) snapshotFailed() {
+	r.horizon.taking = false
+	r.horizon.notBefore = r.ticks + snapshotPause*r.electionTicks
+}
+
+// takeSnapshot writes a state to the disk, beside all else.
+func (n *Node) takeSnapshot(s *takenSnapshot) {
+	n.beside("take snapshot", func() {
+		begun := n.clock.Now()
+		if err := n.writeSnapshot(s); err != nil {
+			if n.ctx.Err() == nil {
+				n.logger.Error("snapshot is not taken; the log goes on, and it is tried again later", "error", err)
+				n.inbox.request((*replica).snapshotFailed)
+			}
+			return // what it would have replaced is still there
+		}
+		n.appender.do(func() error { return n.nameSnapshot(s, begun) })
+	})
+}
+
+func (n *Node) writeSnapshot(s *takenSnapshot) error {
+	sink, err := n.cfg.Storage.CreateSnapshot(metaOf(&s.header))
+	if err != nil {
+		return fmt.Errorf("create snapshot: %w", err)
+	}
+	defer func() { _ = sink.Discard() }() // after Commit it does nothing; after an error that one matters
+	count := &countingWriter{sink: sink, node: n}
+	if err := s.writeTo(count); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	s.size, s.view = count.bytes, nil // it would keep the old pages of the table
+	if err := sink.Commit(); err != nil {
+		return fmt.Errorf("commit snapshot: %w", err)
+	}
+	return nil
+}
+
+// countingWriter counts what a snapshot has, and stops when the member ends.
+type countingWriter struct {
+	sink  SnapshotSink
+	node  *Node
+	bytes uint64
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	if err := w.node.ctx.Err(); err != nil {
+		return 0, err
+	}
+	written, err := w.sink.Write(p)
+	w.bytes += uint64(written)
+	return written, err
+}
+
+// nameSnapshot is the appender's part: what is durable becomes what the log
+// stands on. An error is one of the log's own disk and ends the member.
+func (n *Node) nameSnapshot(s *takenSnapshot, begun time.Time) error {
+	meta := metaOf(&s.header)
+	if err := n.cfg.Storage.SaveSnapshot(meta); err != nil {
+		return fmt.Errorf("save snapshot: %w (what it has acknowledged stands: see to the disk, and start the member again)", err)
+	}
+	if newest, err := n.log.Snapshot(); err != nil {
+		return fmt.Errorf("save snapshot: %w", err)
+	} else if newest.GetMetadata().GetIndex() < meta.GetIndex() { // else the leader sent a newer one meanwhile
+		if _, err := n.log.CreateSnapshot(meta.GetIndex(), meta.GetConfState(), nil); err != nil {
+			return fmt.Errorf("save snapshot: %w", err)
+		}
+	}
+	n.logger.Info("snapshot taken", "index", meta.GetIndex(), "bytes", s.size, "took", n.clock.Now().Sub(begun))
+	n.inbox.request(func(r *replica) { r.cutLog(r.snapshotTaken(s)) })
+	return nil
+}
+
+// cutLog lets go of entries in memory up to an index.
+func (r *replica) cutLog(index uint64) {
+	if first, err := r.log.FirstIndex(); err != nil || index < first {
+		return
+	}
+	if err := r.log.Compact(index); err != nil {
+		r.logger.Error("log is not cut", "index", index, "error", err)
+	}
+}
+
+// confOf is raft's configuration as a snapshot has it.
+func confOf(c *raftpb.ConfState) snapshotConf {
+	return snapshotConf{
+		voters: sorted(c.GetVoters()), learners: sorted(c.GetLearners()),
+		outgoing: sorted(c.GetVotersOutgoing()), next: sorted(c.GetLearnersNext()), autoLeave: c.GetAutoLeave(),
+	}
+}
+
+func sorted(ids []uint64) []uint64 {
+	ids = slices.Clone(ids)
+	slices.Sort(ids)
+	return ids
+}
+
+// membersOf are the members as a snapshot has them.
+func membersOf(t *roster) snapshotMembers {
+	m := snapshotMembers{index: t.index}
+	for i := range t.records {
+		m.list = append(m.list, snapshotMember(t.records[i]))
+	}
+	return m
+}
+
+// rosterIn is who belongs to the cluster by a snapshot.
+func rosterIn(h *snapshotHeader) *roster {
+	t := &roster{index: h.members.index}
+	for i := range h.members.list {
+		t.records = append(t.records, record(h.members.list[i]))
+	}
+	return t
+}

@@ -50,8 +50,9 @@ type horizon struct {
 	// so many bytes, or the log would need as much again to know its sizes.
 	marks []horizonMark
 
-	taking    bool // a snapshot is under way
-	notBefore int  // the tick before which none is tried again
+	replay    uint64 // what was committed when the member started: until it is applied again, no snapshot is worth it
+	taking    bool   // a snapshot is under way
+	notBefore int    // the tick before which none is tried again
 }
 
 type horizonMark struct{ index, total uint64 }

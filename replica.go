@@ -173,6 +173,7 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 		r.adopt(cfg.state)
 	}
 	r.refresh()
+	r.horizon.replay = r.commit
 	if voters, _ := r.voters(); voters == 1 {
 		_ = raw.Campaign() // nobody else can lead; refused when it is no voter itself
 		r.refresh()

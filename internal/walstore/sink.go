@@ -20,7 +20,12 @@ type sink struct {
 	mark  mark
 	path  string   // of the file that is written to
 	file  *os.File // nil once it is committed or discarded
+	dirty int      // bytes since the last sync
 }
+
+// syncEvery is how many bytes of a snapshot are synced at a time. All at once
+// they would hold up the log's own syncs on the same disk for as long.
+const syncEvery = 2 << 20
 
 var errSinkEnded = errors.New("walstore: snapshot is committed or discarded")
 
@@ -76,7 +81,15 @@ func (k *sink) Write(p []byte) (n int, err error) {
 		n, err = k.file.Write(p)
 		return err
 	})
-	return n, err
+	if k.dirty += n; err != nil || k.dirty < syncEvery {
+		return n, err
+	}
+	k.dirty = 0
+	return n, k.sync()
+}
+
+func (k *sink) sync() error {
+	return k.store.do("sync "+filepath.Base(k.path), func() error { return fileutil.Fdatasync(k.file) })
 }
 
 // Commit implements raftlock.SnapshotSink.

@@ -234,10 +234,10 @@ func TestRule6DeposedLeadersLateEntryLivesLonger(t *testing.T) {
 	other.cut = true
 	// The heir has the entry on disk, but its answer never arrives.
 	c := l.submit(old, command{kind: cmdAcquire, lock: "a", client: "me", attempt: 1, ttl: span(5 * time.Second)})
-	l.turn(old, false)
+	l.turn(old, 0)
 	old.deaf = true
-	l.turn(heir, false)
-	l.turn(heir, false)
+	l.turn(heir, 0)
+	l.turn(heir, 0)
 	old.cut = true
 	l.pass(4 * time.Second) // nobody leads
 	other.cut = false
@@ -269,8 +269,8 @@ func TestOverwrittenCallIsMadeAgain(t *testing.T) {
 	old := l.nodes[0]
 	old.cut = true
 	c := l.submit(old, command{kind: cmdAcquire, lock: "a", client: "me", attempt: 1})
-	l.turn(old, false) // in its log and nowhere else
-	l.turn(old, false)
+	l.turn(old, 0) // in its log and nowhere else
+	l.turn(old, 0)
 	l.leader()
 	old.cut = false
 	l.pass(time.Second)

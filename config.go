@@ -46,6 +46,7 @@ type Config struct {
 	TickInterval time.Duration
 	// ElectionTicks is how many ticks without a leader's message make a member
 	// campaign: an election time-out is between one and two times this many.
+	// A leader is heard five times in it, every tick if it has fewer than ten.
 	// Default 10, at least 3, at most 1000.
 	ElectionTicks int
 

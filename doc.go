@@ -69,6 +69,7 @@
 //	config.go          Config and Limits: what a member is given
 //	errors.go          what ends a member, or keeps it from opening
 //	node.go            Node: Open, Client, Close, and the one loop that owns everything; the table of its goroutines
+//	metronome.go       when raft's time passes, and how long an idle member sleeps
 //	inbox.go           the one door into the loop
 //	replica.go         the synchronous core: raft, the table, the calls that wait
 //	call.go            a call on its way, and its reply

@@ -130,13 +130,13 @@ func (n *labNode) newest() format {
 }
 
 // turn lets a node take what has arrived and work.
-func (l *lab) turn(n *labNode, tick bool) {
+func (l *lab) turn(n *labNode, ticks int) {
 	l.t.Helper()
 	if n.stopped {
 		return
 	}
 	n.r.begin(l.now)
-	if tick {
+	for range ticks {
 		n.r.disk.observe(n.written+uint64(len(n.appends)), n.written)
 		n.r.tick()
 	}
@@ -222,7 +222,7 @@ func (l *lab) settle() {
 	for range 1000 {
 		for _, n := range l.nodes {
 			if n.r != nil {
-				l.turn(n, false)
+				l.turn(n, 0)
 			}
 		}
 		if !l.busy() {
@@ -247,7 +247,7 @@ func (l *lab) pass(d time.Duration) {
 	for ; d > 0; d -= labTick {
 		l.now = l.now.Add(labTick)
 		for _, n := range l.nodes {
-			l.turn(n, true)
+			l.turn(n, 1)
 		}
 		l.settle()
 	}

@@ -409,39 +409,35 @@ func (n *Node) raise(found recalled) (*replica, error) {
 // replica work, carry out what it wants done, sleep.
 func (n *Node) loop(r *replica) error {
 	defer r.close()
-	ticker := n.clock.NewTicker(n.cfg.TickInterval)
-	defer ticker.Stop()
 	alarm := n.clock.NewTimer(0)
 	defer alarm.Stop()
+	ticks := metronome{interval: n.cfg.TickInterval, last: n.inbox.clock.Now(), rest: 1}
 	var in arrivals
-	for ticked := false; ; {
-		if !ticked { // few turns of a busy member, all of an idle one
+	for {
+		if !r.quiet() || n.inbox.waiting() > 0 {
 			n.inbox.gather()
 		}
 		var now time.Time
 		in, now = n.inbox.take(in.reset())
 		r.begin(now)
-		if ticked {
+		for due := ticks.due(now); due > 0; due-- {
 			r.disk.observe(n.appender.progress())
 			r.tick()
 		}
 		if err := n.turn(r, &in); err != nil {
 			return err
 		}
-		if wait, ok := r.nextAlarm(); ok {
-			alarm.Reset(wait)
-		} else {
-			alarm.Stop()
+		wait := ticks.next(now, r.rest())
+		if end, ok := r.nextAlarm(); ok {
+			wait = min(wait, end)
 		}
-		ticked = false
+		alarm.Reset(wait)
 		if r.wantsTurn() && n.ctx.Err() == nil {
 			continue
 		}
 		select {
 		case <-n.inbox.wake:
 		case <-alarm.C:
-		case <-ticker.C:
-			ticked = true
 		case <-n.ctx.Done():
 			return nil
 		}

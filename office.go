@@ -30,6 +30,9 @@ func (r *replica) refresh() {
 	if wasLeader && (role != raft.StateLeader || term != oldTerm) {
 		r.leaveOffice()
 	}
+	if !wasLeader && r.leads() {
+		r.beat = r.ticks
+	}
 	if oldLead != 0 && oldLead != r.self && oldLead != lead {
 		r.failForwards(oldLead)
 	}

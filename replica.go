@@ -34,6 +34,7 @@ type replica struct {
 
 	now   time.Time // of this turn
 	ticks int
+	beat  int // the tick of the last heartbeat: sent by a leader, received by a follower
 
 	// What raft said last.
 	term, lead uint64
@@ -137,7 +138,7 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 	raw, err := raft.NewRawNode(&raft.Config{
 		ID:                        cfg.self,
 		ElectionTick:              cfg.electionTicks,
-		HeartbeatTick:             1,
+		HeartbeatTick:             beatTicks(cfg.electionTicks),
 		Storage:                   log,
 		Applied:                   applied,
 		AsyncStorageWrites:        true,
@@ -205,6 +206,9 @@ func (r *replica) tick() {
 		r.raw.Tick()
 	}
 	r.refresh()
+	if r.leads() && r.ticks-r.beat >= beatTicks(r.electionTicks) {
+		r.beat = r.ticks // raft counts alike
+	}
 	r.expireFlight()
 	r.expireForwards()
 	r.expireReads()
@@ -248,10 +252,13 @@ func (r *replica) step(m *raftpb.Message) error {
 		return nil
 	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
 		r.refresh()
-		// A leader counts from its first entry on; the span before it is
-		// without a leader, also if it dies first.
-		if m.GetFrom() == r.lead && m.GetTerm() == r.term && r.stampTerm == r.term {
-			r.clock.heard()
+		if m.GetFrom() == r.lead && m.GetTerm() == r.term {
+			r.beat = r.ticks
+			// A leader counts from its first entry on; the span before it is
+			// without a leader, also if it dies first.
+			if r.stampTerm == r.term {
+				r.clock.heard()
+			}
 		}
 	default:
 		if m.GetTerm() != r.term {

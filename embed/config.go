@@ -83,7 +83,8 @@ type Config struct {
 	// TickInterval is the unit of raft's time. Default 50 ms; 1 ms to 1 min.
 	TickInterval time.Duration
 	// ElectionTicks is how many ticks without a leader make a member campaign.
-	// Default 10; 3 to 1000.
+	// A leader is heard five times in it, or at every tick if it has fewer
+	// than ten. Default 10; 3 to 1000.
 	ElectionTicks int
 	// RequestTimeout bounds a call that waits for its commit, not counting the
 	// time in a lock's queue. Default 30 s, at least 10 ms.

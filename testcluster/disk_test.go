@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// election is the election time-out of the cluster, ten beats.
-	election = 10 * beat
+	// election is the election time-out of the cluster, ten ticks.
+	election = 10 * tick
 	// hang is how long a disk hangs.
 	hang = 60 * time.Second
 )
@@ -194,7 +194,7 @@ func TestHangingDiskOfAFollower(t *testing.T) {
 			begun := time.Now()
 			give(t, cl, hold(t, cl, "a", "me"))
 			look(t, cl, "a")
-			within(t, "three calls", time.Since(begun), 0, 2*beat)
+			within(t, "three calls", time.Since(begun), 0, 2*tick)
 			time.Sleep(hang / 1000)
 		}
 		if c.Leader() != leader {

@@ -70,7 +70,7 @@ func TestNoLeader(t *testing.T) {
 					if retries > 0 {
 						low += 700 * time.Millisecond // the pauses
 					}
-					within(t, "the time that a call is kept", each, low, low+time.Duration((retries+1)*p.members)*2*beat)
+					within(t, "the time that a call is kept", each, low, low+time.Duration((retries+1)*p.members)*2*tick)
 					c.Heal()
 					serving(t, cl)
 				})

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// beat is how often a leader is heard, a tick of the cluster.
-	beat = 10 * time.Millisecond
+	// tick is the cluster's, beat how often a leader is heard.
+	tick = 10 * time.Millisecond
+	beat = 2 * tick
 	// late is how long after its end a grant may stand in steady state.
 	late = 20 * time.Millisecond
 	// longTTL outlives whatever a test does while it holds a lock.

@@ -49,7 +49,7 @@ func TestTransferLeadership(t *testing.T) {
 				if err := c.Node(at).TransferLeadership(limit(t, time.Minute), name(to)); err != nil {
 					t.Fatal(err)
 				}
-				if took := time.Since(begun); took > 10*beat {
+				if took := time.Since(begun); took > 10*tick {
 					t.Errorf("it took %v", took)
 				}
 				if got := c.Leader(); got != to {
@@ -178,7 +178,7 @@ func TestRemoveRefused(t *testing.T) {
 
 // An unanswered change is taken up by the next leader.
 func TestRemoveWhileLeaderCrashes(t *testing.T) {
-	for _, delay := range []time.Duration{0, time.Microsecond, beat / 2, beat} {
+	for _, delay := range []time.Duration{0, time.Microsecond, tick / 2, tick} {
 		bubble(t, 5, func(t *testing.T, c *testcluster.Cluster) {
 			lead := c.Leader()
 			gone, at := (lead+1)%5, (lead+2)%5

@@ -89,7 +89,7 @@ func serveThousand(t *testing.T, c *testcluster.Cluster, priority func(i int) in
 // What a caller who has vanished may hold up, and how long.
 func TestVanishedCallersHoldUpNobody(t *testing.T) {
 	const (
-		silence = 200*time.Millisecond + 2*beat // until a cut member's calls are let go
+		silence = 200*time.Millisecond + 2*tick // until a cut member's calls are let go
 		lostFor = 2 * time.Second
 		termFor = 10 * time.Second
 	)

@@ -119,7 +119,7 @@ func TestBackoffAdvice(t *testing.T) {
 	eachPlace(t, func(t *testing.T, _ *testcluster.Cluster, cl client.Client) {
 		advice := func(lock string) *client.BackoffAdvice {
 			t.Helper()
-			time.Sleep(2 * beat) // a member advises by its own table
+			time.Sleep(2 * tick) // a member advises by its own table
 			a, err := cl.GetBackoffAdvice(t.Context(), &client.BackoffAdviceRequest{LockID: lock})
 			if err != nil || a.InitialBackoff <= 0 || a.InitialBackoff > a.MaxBackoff || a.Multiplier != 1.5 || a.JitterFactor != 0.2 {
 				t.Fatalf("%+v, %v", a, err)
@@ -144,7 +144,7 @@ func TestBackoffAdvice(t *testing.T) {
 		}
 		take(t, cl, &client.AcquireRequest{LockID: "short", ClientID: "me", TTL: 300 * time.Millisecond})
 		for range 3 {
-			if got, left := advice("short"), time.Until(look(t, cl, "short").ExpiresAt); got.MaxBackoff > left+beat {
+			if got, left := advice("short"), time.Until(look(t, cl, "short").ExpiresAt); got.MaxBackoff > left+tick {
 				t.Errorf("%+v with %v left", got, left)
 			}
 			time.Sleep(80 * time.Millisecond)

@@ -76,7 +76,7 @@ func (c *Client) hereInfo(info *client.LockInfo) {
 func (c *Client) at() (client.Client, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	members := len(c.cluster.members)
+	members := len(c.cluster.roll.list())
 	for tried := range members {
 		i := (c.mu.member + tried) % members
 		node := c.cluster.running(i)

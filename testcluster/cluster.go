@@ -3,7 +3,6 @@ package testcluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -21,6 +20,8 @@ const (
 	patience = 30 * time.Second
 	// poll is how often it looks.
 	poll = 2 * time.Millisecond
+	// glance is how long a look at a member may take that could not answer.
+	glance = 10 * tick
 )
 
 // Cluster is a lock cluster of one test. Its methods may be called
@@ -32,7 +33,7 @@ type Cluster struct {
 	network *memnet.Network
 	limits  raftlock.Limits
 	snaps   raftlock.Snapshots
-	members []*member
+	roll    roll
 	front   *front // nil unless WithGRPC
 
 	// What clients do behind their callers' backs.
@@ -62,7 +63,10 @@ type member struct {
 		disk      *raftlock.MemoryStorage
 		hold      *faultyDisk // the running member's
 		transport *memnet.Transport
-		node      *raftlock.Node // nil while it is down
+		node      *raftlock.Node    // nil while it is down
+		initial   map[string]string // its InitialCluster, as of its first start on this disk
+		lost      bool              // it has had a disk that LoseDisk took
+		removed   bool              // it was down when last looked at, and had been removed before
 	}
 }
 
@@ -92,14 +96,12 @@ func New(tb testing.TB, size int, opts ...Option) *Cluster {
 	for _, opt := range opts {
 		opt(c)
 	}
-	for i := range size {
-		name := fmt.Sprintf("n%d", i+1)
-		m := &member{name: name, addr: "mem://" + name}
-		c.members = append(c.members, m)
+	for range size {
+		c.roll.enter()
 	}
 	c.makeDisks()
 	tb.Cleanup(c.cleanup)
-	for i := range c.members {
+	for i := range c.roll.list() {
 		c.start(i)
 	}
 	c.Leader()
@@ -110,12 +112,12 @@ func New(tb testing.TB, size int, opts ...Option) *Cluster {
 // the meeting of empty members takes a while and is not what is tested here.
 func (c *Cluster) makeDisks() {
 	ids := map[string]raftlock.MemberID{}
-	for _, m := range c.members {
+	for _, m := range c.roll.list() {
 		id := rand.Uint64() >> 1
 		ids[m.name] = raftlock.MemberID{NodeID: id, Incarnation: id}
 	}
 	clusterID := rand.Uint64() >> 1
-	for _, m := range c.members {
+	for _, m := range c.roll.list() {
 		born := raftlock.Identity{Name: m.name, ClusterName: clusterName, Incarnation: ids[m.name].Incarnation}
 		formed := born
 		formed.ClusterID, formed.Members = clusterID, ids
@@ -144,10 +146,12 @@ const clusterName = "testcluster"
 // start starts a member that is down on the disk that it left.
 func (c *Cluster) start(i int) {
 	c.tb.Helper()
-	m := c.members[i]
+	m := c.roll.list()[i]
 	if n := c.running(i); n != nil && hasEnded(n) {
 		c.crash(i) // it ended by itself
 	}
+	present := c.present()
+	present[m.name] = m.addr
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.mu.node != nil {
@@ -156,12 +160,11 @@ func (c *Cluster) start(i int) {
 	m.mu.disk = m.mu.disk.Reopen()
 	m.mu.hold = newFaultyDisk(m.mu.disk, &m.faults)
 	m.mu.transport = c.network.Transport(m.addr)
-	addrs := map[string]string{}
-	for _, other := range c.members {
-		addrs[other.name] = other.addr
+	if m.mu.initial == nil {
+		m.mu.initial = present
 	}
 	node, err := raftlock.Open(raftlock.Config{
-		Name: m.name, ClusterName: clusterName, InitialCluster: addrs,
+		Name: m.name, ClusterName: clusterName, InitialCluster: m.mu.initial,
 		Storage: m.mu.hold, Transport: m.mu.transport,
 		Logger:        slog.New(slog.NewTextHandler(logWriter{c.tb}, nil)),
 		ClientAddress: c.clientAddress(i), TickInterval: tick, Limits: c.limits, Snapshots: c.snaps,
@@ -169,7 +172,7 @@ func (c *Cluster) start(i int) {
 	if err != nil {
 		c.tb.Fatalf("testcluster: start member %d: %v", i, err)
 	}
-	m.mu.node = node
+	m.mu.node, m.mu.removed = node, false
 	if c.front != nil {
 		c.front.open(clientAddress(i), node)
 	}
@@ -203,7 +206,7 @@ func (c *Cluster) Node(i int) *raftlock.Node {
 
 // running returns member i, nil when it is down.
 func (c *Cluster) running(i int) *raftlock.Node {
-	m := c.members[i]
+	m := c.roll.list()[i]
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.node
@@ -222,37 +225,53 @@ func (c *Cluster) Leader() int {
 
 // leader returns the member that leads by its own word and that of a majority.
 func (c *Cluster) leader() int {
-	votes := map[string]int{}
-	for i := range c.members {
+	follows := map[string]string{}
+	for i, m := range c.roll.list() {
 		if n := c.running(i); n != nil {
-			name, _ := n.Leader()
-			votes[name]++
+			follows[m.name], _ = n.Leader()
 		}
 	}
-	for i, m := range c.members {
+	for i, m := range c.roll.list() {
 		n := c.running(i)
-		if n != nil && n.IsLeader() && votes[m.name] > c.belong()/2 && isReady(n) {
+		if n != nil && n.IsLeader() && isReady(n) && c.elected(n, m.name, follows) {
 			return i
 		}
 	}
 	return -1
 }
 
-// belong counts the members that have not been removed.
-func (c *Cluster) belong() (count int) {
-	for i := range c.members {
-		if !c.wasRemoved(i) {
-			count++
+// elected reports whether most of those who vote follow node n, which says so.
+func (c *Cluster) elected(n *raftlock.Node, name string, follows map[string]string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), glance)
+	defer cancel()
+	members, err := n.Members(ctx)
+	voters, votes := 0, 0
+	for _, m := range members {
+		if m.Voter {
+			voters++
+		}
+		if m.Voter && follows[m.Name] == name {
+			votes++
 		}
 	}
-	return count
+	return err == nil && votes > voters/2
 }
+
+// belong counts the members that have not been removed.
+func (c *Cluster) belong() int { return len(c.present()) }
 
 // wasRemoved reports whether member i has ended because it was removed.
 func (c *Cluster) wasRemoved(i int) bool {
-	n := c.running(i)
-	return n != nil && hasEnded(n) && errors.Is(n.Err(), raftlock.ErrRemoved)
+	m := c.roll.list()[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.mu.node; n != nil {
+		return endedWith(n, raftlock.ErrRemoved)
+	}
+	return m.mu.removed
 }
+
+func endedWith(n *raftlock.Node, err error) bool { return hasEnded(n) && errors.Is(n.Err(), err) }
 
 func isReady(n *raftlock.Node) bool {
 	select {
@@ -289,11 +308,12 @@ func (c *Cluster) Crash(i int) {
 }
 
 func (c *Cluster) crash(i int) bool {
-	m := c.members[i]
+	m := c.roll.list()[i]
 	m.mu.Lock()
 	node, transport := m.mu.node, m.mu.transport
 	m.mu.node = nil
 	if node != nil {
+		m.mu.removed = endedWith(node, raftlock.ErrRemoved)
 		m.mu.disk = m.mu.disk.Reopen() // from now on the old member writes nothing
 		m.mu.hold.pull()
 	}
@@ -325,19 +345,19 @@ func (c *Cluster) Restart(i int) {
 }
 
 // Isolate cuts member i off from all others, until Heal.
-func (c *Cluster) Isolate(i int) { c.network.Isolate(c.members[i].addr) }
+func (c *Cluster) Isolate(i int) { c.network.Isolate(c.roll.list()[i].addr) }
 
 // Partition cuts the members into groups that do not reach each other, until
 // Heal. A member that is in no group is alone.
 func (c *Cluster) Partition(groups ...[]int) {
 	var addrs [][]string
-	for _, m := range c.members {
+	for _, m := range c.roll.list() {
 		addrs = append(addrs, []string{m.addr})
 	}
 	for _, group := range groups {
 		var names []string
 		for _, i := range group {
-			names = append(names, c.members[i].addr)
+			names = append(names, c.roll.list()[i].addr)
 		}
 		addrs = append(addrs, names)
 	}
@@ -351,14 +371,14 @@ func (c *Cluster) Heal() { c.network.Heal() }
 func (c *Cluster) cleanup() {
 	c.tb.Helper()
 	c.Heal()
-	for i := range c.members {
+	for i := range c.roll.list() {
 		c.MendDisk(i)
 	}
 	defer func() {
 		c.mu.Lock()
 		c.mu.over = true
 		c.mu.Unlock()
-		for i := range c.members {
+		for i := range c.roll.list() {
 			c.crash(i)
 		}
 		c.mu.work.Wait()
@@ -372,7 +392,7 @@ func (c *Cluster) cleanup() {
 // their tables there.
 func (c *Cluster) compare() {
 	c.tb.Helper()
-	if c.countRunning() <= c.belong()/2 {
+	if c.countRunning() <= c.belong()/2 && !c.serves() {
 		return // no quorum: they need not have the same log
 	}
 	var hashes map[string]uint64
@@ -382,7 +402,7 @@ func (c *Cluster) compare() {
 		return same
 	})
 	first, set := uint64(0), false
-	for _, m := range c.members {
+	for _, m := range c.roll.list() {
 		hash, ok := hashes[m.name]
 		if ok && set && hash != first {
 			c.tb.Errorf("testcluster: the lock tables differ: %x", hashes)
@@ -394,8 +414,26 @@ func (c *Cluster) compare() {
 	}
 }
 
+// serves reports whether a member can speak for a majority: some of those that
+// are down may belong to the cluster no more.
+func (c *Cluster) serves() bool {
+	for i := range c.roll.list() {
+		n := c.running(i)
+		if n == nil || hasEnded(n) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), glance)
+		_, err := n.Members(ctx)
+		cancel()
+		if err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *Cluster) countRunning() (n int) {
-	for i := range c.members {
+	for i := range c.roll.list() {
 		if node := c.running(i); node != nil && !c.hasGone(i, node) {
 			n++
 		}
@@ -403,22 +441,31 @@ func (c *Cluster) countRunning() (n int) {
 	return n
 }
 
-// hasGone reports whether a member has ended because FailDisk broke its disk, or
-// because it was removed.
+// hasGone reports whether a member has ended because FailDisk broke its disk,
+// LoseDisk took it, or it was removed.
 func (c *Cluster) hasGone(i int, n *raftlock.Node) bool {
-	return hasEnded(n) && errors.Is(n.Err(), errDiskFails) || c.wasRemoved(i)
+	m := c.roll.list()[i]
+	m.mu.Lock()
+	lost := m.mu.lost
+	m.mu.Unlock()
+	return endedWith(n, errDiskFails) || endedWith(n, raftlock.ErrRemoved) || lost && endedWith(n, raftlock.ErrDiskLost)
 }
 
 // hashes reads the running members' hashes and whether they are of one index.
 func (c *Cluster) hashes() (map[string]uint64, bool) {
 	hashes := map[string]uint64{}
 	var common uint64
-	for i, m := range c.members {
+	for i, m := range c.roll.list() {
 		n := c.running(i)
 		if n == nil || c.hasGone(i, n) {
 			continue
 		}
-		index, hash, err := n.StateHash(context.Background())
+		ctx, cancel := context.WithTimeout(context.Background(), glance)
+		index, hash, err := n.StateHash(ctx)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, false // it has not found the others yet
+		}
 		if errors.Is(err, raftlock.ErrClosed) {
 			<-n.Done()
 			if c.hasGone(i, n) {

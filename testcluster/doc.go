@@ -13,7 +13,8 @@
 // virtual: ten minutes of TTL cost milliseconds. Give New the bubble's own t.
 //
 // Members crash and start again (Crash, Restart), the network between them breaks
-// (Isolate, Partition, Heal), and so do their disks (HangDisk, FailDisk, MendDisk).
+// (Isolate, Partition, Heal), and so do their disks (HangDisk, FailDisk, MendDisk,
+// LoseDisk). Add starts one more; a Node removes and replaces them.
 //
 // A cluster made WithGRPC also serves remote clients, over connections in memory;
 // ClientConfig is what client.Dial needs.

@@ -32,7 +32,7 @@ func (c *Cluster) ClientConfig() client.Config {
 		c.tb.Fatal("testcluster: ClientConfig needs a cluster made WithGRPC")
 	}
 	cfg := client.DefaultClientConfig()
-	for i := range c.members {
+	for i := range c.roll.list() {
 		cfg.Endpoints = append(cfg.Endpoints, clientAddress(i))
 	}
 	cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(c.front.dial)}

@@ -6,6 +6,7 @@ SHELL := bash
 
 GO        ?= go
 FUZZTIME  ?= 10s
+TORTURE   ?= 10m
 BENCH     ?= .
 BENCHPKGS ?= ./...
 
@@ -88,6 +89,12 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 		echo "fuzz $$name in $$(dirname "$$file")"; \
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 	done
+
+# The tests print what it takes to draw the same moments again.
+.PHONY: torture
+torture: ## kill all members for TORTURE (10m), then break every system call of a life
+	$(GO) test ./internal/e2e -run '^TestKillAll$$' -v -count=1 -timeout 0 -e2e.torture=$(TORTURE)
+	RAFTLOCK_EVERY=1 $(GO) test ./internal/walstore ./embed -run 'AtEverySystemCall$$' -v -count=1 -timeout 0
 
 .PHONY: cover
 cover: ## measure how much of the code, generated aside, the tests reach

@@ -25,6 +25,8 @@ type childConfig struct {
 	Tick    time.Duration
 	// RequestTimeout is the member's; 0 is its default.
 	RequestTimeout time.Duration
+	// Snapshots are the member's; zero is its default.
+	Snapshots raftlock.Snapshots
 	// ListenClient is where the member serves others; it may be empty.
 	ListenClient string
 	// Endpoints make the child a program without a member, that talks to those.
@@ -51,6 +53,8 @@ type answer struct {
 	Owner    string `json:",omitempty"`
 	Waiters  int    `json:",omitempty"`
 	Leader   string `json:",omitempty"`
+	Index    uint64 `json:",omitempty"` // of the newest snapshot, or of what Hash is of
+	Hash     uint64 `json:",omitempty"`
 	Promoted bool   `json:",omitempty"`
 
 	Error string   `json:",omitempty"`
@@ -162,7 +166,8 @@ func openChild(cfg childConfig) (*embed.Member, error) {
 	for {
 		m, err := embed.Open(embed.Config{
 			Name: cfg.Name, DataDir: cfg.DataDir, InitialCluster: cfg.Cluster, TickInterval: cfg.Tick,
-			RequestTimeout: cfg.RequestTimeout, ListenClient: cfg.ListenClient, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			RequestTimeout: cfg.RequestTimeout, ListenClient: cfg.ListenClient, Snapshots: cfg.Snapshots,
+			Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		})
 		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(limit) {
 			return m, err
@@ -215,8 +220,10 @@ func (c *child) do(req *request) (a answer, err error) {
 		var status *client.ClusterStatus
 		status, err = c.client.GetStatus(ctx, &client.GetStatusRequest{})
 		if err == nil {
-			a.Leader = status.RaftStatus.LeaderID
+			a.Leader, a.Index = status.RaftStatus.LeaderID, status.RaftStatus.SnapshotIndex
 		}
+	case "hash":
+		a.Index, a.Hash, err = c.member.Node().StateHash(ctx)
 	case "hold":
 		a, err = c.hold(req)
 	case "look":

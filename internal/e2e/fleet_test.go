@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/raftlock/raftlock"
 )
 
 const (
@@ -33,6 +35,8 @@ type fleet struct {
 	addrs map[string]string
 	ports map[string]string // where members serve others; nil: nowhere
 	log   logBook
+	// snapshots are those of all members; zero is the default.
+	snapshots raftlock.Snapshots
 
 	mu   sync.Mutex
 	runs map[string]*process // the newest of each member
@@ -74,7 +78,10 @@ func (f *fleet) names() (list []string) {
 }
 
 func (f *fleet) config(name string) childConfig {
-	return childConfig{Name: name, DataDir: filepath.Join(f.dir, name), Cluster: f.addrs, Tick: tick, ListenClient: f.ports[name]}
+	return childConfig{
+		Name: name, DataDir: filepath.Join(f.dir, name), Cluster: f.addrs, Tick: tick,
+		ListenClient: f.ports[name], Snapshots: f.snapshots,
+	}
 }
 
 // start runs a member; under are what to run it under.
@@ -355,4 +362,13 @@ func (b *logBook) String() string {
 		}
 	}
 	return kept.String()
+}
+
+// forget drops what was logged so far, and says in how many lines the text was.
+func (b *logBook) forget(text string) (lines int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	lines = bytes.Count(b.buf.Bytes(), []byte(text))
+	b.buf.Reset()
+	return lines
 }

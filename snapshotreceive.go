@@ -3,6 +3,7 @@ package raftlock
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -59,19 +60,24 @@ type incoming struct {
 }
 
 // take breaks the stream of the snapshot that is coming, waits for its end, and
-// lets another one come. It returns what says that this one has ended.
-func (in *incoming) take(stream PeerStream) (release func()) {
+// lets another one come; release says that this has ended. A disk that hangs can
+// keep the old one for long: it waits until ctx ends.
+func (in *incoming) take(ctx context.Context, stream PeerStream) error {
 	for {
 		in.mu.Lock()
 		old, ended := in.stream, in.ended
 		if old == nil {
 			in.stream, in.ended = stream, make(chan struct{})
 			in.mu.Unlock()
-			return in.release
+			return nil
 		}
 		in.mu.Unlock()
 		_ = old.Close() // in favour of the newer one
-		<-ended
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return errors.New("the snapshot that came before does not end")
+		}
 	}
 }
 
@@ -89,8 +95,10 @@ func (n *Node) receiveSnapshot(stream PeerStream, theirs *hello) error {
 	if o == nil {
 		return refused("%q is not a member", theirs.Name)
 	}
-	defer context.AfterFunc(o.ctx, func() { _ = stream.Close() })()
-	patience := n.clock.AfterFunc(snapshotPatience, func() { _ = stream.Close() })
+	ctx, cancel := context.WithCancel(o.ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = stream.Close() })()
+	patience := n.clock.AfterFunc(snapshotPatience, cancel)
 	defer patience.Stop()
 	b, err := stream.Recv()
 	if err != nil {
@@ -103,7 +111,10 @@ func (n *Node) receiveSnapshot(stream PeerStream, theirs *hello) error {
 	if err != nil {
 		return err
 	}
-	defer n.incoming.take(stream)()
+	if err := n.incoming.take(ctx, stream); err != nil {
+		return err
+	}
+	defer n.incoming.release()
 	err = n.takeOffer(&snapshotReceiver{stream: stream, offer: &offer, progress: func() { patience.Reset(snapshotPatience) }})
 	answer := snapshotAnswer{done: true}
 	if err != nil {

@@ -135,9 +135,11 @@ func (r *replica) toSend(m *raftpb.Message) {
 	r.out.sends = append(r.out.sends, m)
 }
 
-// snapshotSent tells raft what became of a snapshot.
-func (r *replica) snapshotSent(to uint64, err error) {
-	delete(r.sending, to)
+// snapshotEnded notes that no snapshot is on its way to a peer any more.
+func (r *replica) snapshotEnded(to uint64) { delete(r.sending, to) }
+
+// reportSnapshot tells raft what became of a snapshot.
+func (r *replica) reportSnapshot(to uint64, err error) {
 	status := raft.SnapshotFinish
 	if err != nil {
 		status = raft.SnapshotFailure
@@ -149,12 +151,16 @@ func (r *replica) snapshotSent(to uint64, err error) {
 func (n *Node) sendSnapshot(m *raftpb.Message) {
 	o := n.directory.Load().byNode[m.GetTo()]
 	if o == nil {
-		n.inbox.request(func(r *replica) { r.snapshotSent(m.GetTo(), errParted) })
+		n.inbox.request(func(r *replica) {
+			r.snapshotEnded(m.GetTo())
+			r.reportSnapshot(m.GetTo(), errParted)
+		})
 		return
 	}
 	n.beside("send snapshot", func() {
 		begun := n.clock.Now()
 		err := n.transfer(o.ctx, o.name, m)
+		n.inbox.request(func(r *replica) { r.snapshotEnded(m.GetTo()) })
 		switch {
 		case err == nil:
 			n.logger.Info("snapshot sent", "peer", o.name, "index", m.GetSnapshot().GetMetadata().GetIndex(), "took", n.clock.Now().Sub(begun))
@@ -162,7 +168,7 @@ func (n *Node) sendSnapshot(m *raftpb.Message) {
 			n.logger.Warn("snapshot is not sent", "peer", o.name, "error", err)
 			_ = n.pause(o.ctx, resendPause*time.Duration(n.cfg.ElectionTicks)*n.cfg.TickInterval) // ended: so has the peer
 		}
-		n.inbox.request(func(r *replica) { r.snapshotSent(m.GetTo(), err) })
+		n.inbox.request(func(r *replica) { r.reportSnapshot(m.GetTo(), err) })
 	})
 }
 

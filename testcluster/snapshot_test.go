@@ -164,3 +164,91 @@ func beyondTheHorizon(t *testing.T, c *testcluster.Cluster, down bool) {
 	}
 	synctest.Wait()
 }
+
+// A transfer that does not get on is given up after a minute and tried again;
+// nobody else notices.
+func TestSnapshotTransferThatHangs(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+		lead := c.Leader()
+		behind := (lead + 1) % 3
+		cl := c.ClientOn(lead)
+		c.Isolate(behind)
+		churn(t, cl, 100)
+		c.HangDisk(behind)
+		c.Heal()
+		inProgress := func() bool { return raftStatus(t, c, lead).Replication[name(behind)].SnapshotInProgress }
+		until(t, "that a snapshot is on its way", inProgress)
+		begun := time.Now()
+		longest := time.Duration(0)
+		for inProgress() {
+			call := time.Now()
+			give(t, cl, hold(t, cl, "beside", "owner"))
+			longest = max(longest, time.Since(call))
+			time.Sleep(150 * time.Millisecond)
+		}
+		within(t, "a transfer without progress", time.Since(begun), 59*time.Second, 62*time.Second)
+		if longest > 2*beat {
+			t.Errorf("a call beside it took %v", longest)
+		}
+		until(t, "that it is tried again", inProgress)
+		c.MendDisk(behind)
+		until(t, "that the follower catches up", func() bool {
+			applied := raftStatus(t, c, lead).LastApplied
+			return raftStatus(t, c, behind).LastApplied >= applied
+		})
+		if c.Leader() != lead {
+			t.Error("the leader has changed")
+		}
+	}, smallSnapshots())
+}
+
+// Whoever is lost while a snapshot is on its way, it comes in the end.
+func TestSnapshotTransferThatBreaks(t *testing.T) {
+	for _, lost := range []string{"sender", "receiver", "way"} {
+		t.Run(lost, func(t *testing.T) {
+			bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+				lead := c.Leader()
+				behind := (lead + 1) % 3
+				cl := c.Client()
+				c.Isolate(behind)
+				held := hold(t, cl, "held", "owner")
+				churn(t, cl, 100)
+				c.HangDisk(behind) // holds the transfer up where it begins to write
+				c.Heal()
+				until(t, "that a snapshot is on its way", func() bool {
+					return raftStatus(t, c, lead).Replication[name(behind)].SnapshotInProgress
+				})
+				switch lost {
+				case "sender":
+					c.Crash(lead)
+				case "receiver":
+					c.Crash(behind)
+				default:
+					c.Isolate(behind)
+				}
+				time.Sleep(time.Second)
+				c.MendDisk(behind)
+				time.Sleep(time.Second)
+				switch lost {
+				case "sender":
+					c.Restart(lead)
+				case "receiver":
+					c.Restart(behind)
+				default:
+					c.Heal()
+				}
+				churn(t, cl, 10)
+				until(t, "that the follower catches up", func() bool {
+					applied := raftStatus(t, c, c.Leader()).LastApplied
+					return raftStatus(t, c, behind).LastApplied >= applied
+				})
+				if raftStatus(t, c, behind).SnapshotIndex < 100 {
+					t.Error("it came without a snapshot")
+				}
+				if info := look(t, c.ClientOn(behind), "held"); info.Version != held.Version {
+					t.Errorf("it knows token %d, want %d", info.Version, held.Version)
+				}
+			}, smallSnapshots())
+		})
+	}
+}

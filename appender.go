@@ -69,14 +69,14 @@ func (a *appender) run(stop <-chan struct{}) error {
 		if err := a.writeAll(queue); err != nil {
 			return err
 		}
+		a.mu.Lock()
+		a.mu.done += uint64(len(queue))
+		a.mu.Unlock()
 		for _, task := range tasks {
 			if err := task(); err != nil {
 				return err
 			}
 		}
-		a.mu.Lock()
-		a.mu.done += uint64(len(queue))
-		a.mu.Unlock()
 	}
 }
 

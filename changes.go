@@ -387,6 +387,7 @@ func (r *replica) parted(c *change) error {
 // forgetNode lets go of what is known of a node that is no member any more.
 func (r *replica) forgetNode(node uint64) {
 	delete(r.heard, node)
+	delete(r.sendFailures, node)
 	delete(r.formats.announced, node)
 	delete(r.tidings.peers, node)
 }

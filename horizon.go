@@ -99,6 +99,8 @@ type logStore struct {
 	// does not name a member that was added since, which would not take it and
 	// get it again for ever. It belongs to the loop, which all calls come from.
 	floor uint64
+	// spoilt is the index of a snapshot that does not read back.
+	spoilt uint64
 	// wanted: raft has asked for a snapshot that there is not.
 	wanted bool
 }
@@ -109,7 +111,7 @@ func (s *logStore) Snapshot() (*raftpb.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if index := snap.GetMetadata().GetIndex(); index <= firstIndex || index < s.floor {
+	if index := snap.GetMetadata().GetIndex(); index <= max(firstIndex, s.spoilt) || index < s.floor {
 		s.wanted = true
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}

@@ -3,9 +3,11 @@ package raftlock
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 )
 
 func TestHorizon(t *testing.T) {
@@ -88,5 +90,88 @@ func TestCallsThatASnapshotPassesOver(t *testing.T) {
 	}
 	if later.answered {
 		t.Error("a call behind the snapshot was answered too")
+	}
+}
+
+// A leader that has fallen silent does not send a snapshot either; raft must not
+// wait for its end, or the peer never gets one.
+func TestSilentLeaderSendsNoSnapshot(t *testing.T) {
+	l := newLab(t, 3)
+	n := l.leader()
+	far := l.nodes[0]
+	if far == n {
+		far = l.nodes[1]
+	}
+	far.cut = true
+	n.r.begin(l.now)
+	n.r.peerDown(far.id)
+	for range 50 {
+		l.acquire(n, "kept", "me", time.Hour)
+	}
+	l.pass(3 * labElection)
+	if _, err := n.log.CreateSnapshot(n.r.applied, n.r.conf, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.log.Compact(n.r.applied); err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range l.nodes {
+		other.refuses = raftpb.MsgTimeoutNow // nobody takes the leadership
+	}
+	n.diskHung = true
+	l.submit(n, command{kind: cmdAcquire, lock: "lost", client: "me", attempt: 1, ttl: span(time.Hour)})
+	l.settle()
+	for !n.r.disk.muted {
+		l.pass(labTick)
+	}
+	n.inbox = append(n.inbox, &raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), From: new(far.id), To: new(n.id), Term: new(n.r.term)})
+	l.turn(n, 0)
+	if len(n.r.sending) > 0 {
+		t.Error("it sends a snapshot")
+	}
+	n.r.raw.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == far.id && pr.State == tracker.StateSnapshot {
+			t.Error("raft waits for the end of a snapshot that nobody sends")
+		}
+	})
+}
+
+// A snapshot that raft wants is taken once, and again only if it asks again.
+func TestSnapshotThatIsWantedIsTakenOnce(t *testing.T) {
+	l := newLab(t, 3)
+	n := l.leader()
+	l.acquire(n, "kept", "me", time.Hour)
+	take := func() *takenSnapshot {
+		n.r.tendSnapshot()
+		s := n.r.out.snapshot
+		n.r.out.snapshot = nil
+		return s
+	}
+	if take() != nil {
+		t.Fatal("one is taken that nobody wants")
+	}
+	n.r.log.wanted = true
+	s := take()
+	if s == nil {
+		t.Fatal("none is taken")
+	}
+	_, _ = n.r.log.Snapshot() // raft asks with every answer to a heartbeat while it is written
+	if take() != nil {
+		t.Error("two are taken at a time")
+	}
+	if _, err := n.log.CreateSnapshot(s.header.index, n.r.conf, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.acquire(n, "other", "me", time.Hour)
+	n.r.cutLog(n.r.snapshotTaken(s))
+	if take() != nil {
+		t.Error("another one is taken at once")
+	}
+	n.r.log.spoilt = s.header.index
+	if _, err := n.r.log.Snapshot(); err == nil {
+		t.Error("raft is given a snapshot that does not read back")
+	}
+	if take() == nil {
+		t.Error("it is not replaced")
 	}
 }

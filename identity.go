@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -59,7 +60,7 @@ func recall(cfg *Config, found Recovered) (recalled, error) {
 	case found.Snapshot == nil:
 		return r, nil
 	case index > firstIndex:
-		state, err := loadFrom(cfg.Storage, index)
+		state, err := loadFrom(context.Background(), cfg.Storage, index)
 		if err == nil {
 			err = state.fits(found.Identity.ClusterID, cfg.newest)
 		}

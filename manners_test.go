@@ -292,7 +292,7 @@ var starters = map[string]string{
 
 	"receiveFrames":   "",
 	"receiveSnapshot": "",
-	"transfer":        "",
+	"transferFile":    "",
 }
 
 // TestGoroutines holds the table in Node's comment: nothing else in the package

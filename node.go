@@ -52,7 +52,7 @@ type Node struct {
 
 	ctx    context.Context // ends when the node is to end; its cause says why
 	cancel context.CancelCauseFunc
-	work   sync.WaitGroup // appender, outboxes, withdrawals
+	work   sync.WaitGroup // appender, snapshots, outboxes, withdrawals
 
 	incoming incoming // the snapshot that is coming
 
@@ -232,6 +232,21 @@ func look[T any](ctx context.Context, n *Node, see func(*replica) T) (T, error) 
 	}
 }
 
+// lookInOrder returns what the loop sees behind the frames that have come.
+func lookInOrder[T any](n *Node, see func(*replica) T) (T, error) {
+	var none T
+	seen := make(chan T, 1)
+	if !n.inbox.inOrder(func(r *replica) { seen <- see(r) }) {
+		return none, ErrClosed
+	}
+	select {
+	case v := <-seen:
+		return v, nil
+	case <-n.done:
+		return none, ErrClosed
+	}
+}
+
 // Close hands the leadership to another member, fails what is pending with
 // ErrClosed, and lets go of transport and storage. It takes at most 5 s; it
 // releases no lock. Close returns the first error of letting go; a second Close
@@ -368,7 +383,7 @@ func (n *Node) guard(run func() error) (err error) {
 }
 
 // beside does something beside the loop, which the end of the member waits for.
-// Only the loop calls it.
+// Only main and the loop call it.
 func (n *Node) beside(what string, do func()) {
 	n.work.Go(func() {
 		if err := n.guard(func() error { do(); return nil }); err != nil {

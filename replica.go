@@ -68,10 +68,12 @@ type replica struct {
 	conf      *raftpb.ConfState // the same to raft
 	cluster   uint64            // its id
 
-	horizon  horizon
-	sending  map[uint64]uint64 // peers that a snapshot is on its way to, and its index
-	offer    *loaded           // the snapshot that raft is offered in this turn
-	arriving []*loaded         // those that raft has taken and that are not installed yet
+	horizon horizon
+	sending map[uint64]uint64 // peers that a snapshot is on its way to, and its index
+	// sendFailures are peers that the last one did not come to, and how many.
+	sendFailures map[uint64]int
+	offer        *loaded   // the snapshot that raft is offered in this turn
+	arriving     []*loaded // those that raft has taken and that are not installed yet
 
 	up       map[uint64]bool   // peers whose outgoing stream is up
 	sessions map[uint64]uint64 // the stream over which each peer's calls come
@@ -95,7 +97,7 @@ type outputs struct {
 	messages []*raftpb.Message // to peers, at once
 	appends  []*raftpb.Message // MsgStorageAppend: to the disk; the responses go out when it is durable
 	forwards []outgoing        // to peers
-	sends    []*raftpb.Message // MsgSnap: the snapshot goes to the peer on a stream of its own
+	sends    []sendOrder       // snapshots to peers, each on a stream of its own
 	snapshot *takenSnapshot    // to the disk, beside the log; nil when there is none
 }
 
@@ -162,7 +164,7 @@ func newReplica(cfg replicaConfig) (*replica, error) {
 		limits: cfg.limits, bounds: cfg.limits.bounds(), logger: cfg.logger,
 		electionTicks: cfg.electionTicks, requestTimeout: cfg.requestTimeout,
 		raw: raw, log: log, table: newTable(), applied: applied, cluster: cfg.cluster,
-		conf: begin.GetMetadata().GetConfState(), horizon: horizon{policy: cfg.snapshots}, sending: map[uint64]uint64{},
+		conf: begin.GetMetadata().GetConfState(), horizon: horizon{policy: cfg.snapshots}, sending: map[uint64]uint64{}, sendFailures: map[uint64]int{},
 		clock: clusterClock{maxJump: 2 * time.Duration(cfg.electionTicks) * cfg.tick},
 		waits: newWaits(), formats: newFormats(cfg.newest), roster: cfg.roster,
 		forwards: forwards{calls: map[uint64]*call{}, last: cfg.seed},

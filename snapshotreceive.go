@@ -1,7 +1,6 @@
 package raftlock
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -24,13 +23,13 @@ type loaded struct {
 }
 
 // loadFrom reads a snapshot of a storage back.
-func loadFrom(storage Storage, index uint64) (*loaded, error) {
+func loadFrom(ctx context.Context, storage Storage, index uint64) (*loaded, error) {
 	file, err := storage.OpenSnapshot(index)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshot: %w", err)
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	header, table, err := loadSnapshot(bufio.NewReaderSize(io.NewSectionReader(file, 0, file.Size()), snapshotChunk))
+	header, table, err := loadSnapshot(untilDone{ctx, io.NewSectionReader(file, 0, file.Size())})
 	if err != nil {
 		return nil, err
 	}
@@ -40,12 +39,26 @@ func loadFrom(storage Storage, index uint64) (*loaded, error) {
 	return &loaded{header: header, table: table, size: uint64(file.Size())}, nil
 }
 
+// untilDone reads until ctx ends, so that no large state holds up the end of a
+// member.
+type untilDone struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.from.Read(p)
+}
+
 // fits refuses a snapshot of another cluster, or whose entries this build cannot
 // all read.
 func (s *loaded) fits(cluster uint64, newest format) error {
 	switch {
 	case s.header.cluster != cluster:
-		return fmt.Errorf("%w: the snapshot is of the cluster with id %016x, this member of %016x", ErrCorrupt, s.header.cluster, cluster)
+		return fmt.Errorf("%w: the snapshot is of the cluster with id %016x, this member of %016x", errMalformed, s.header.cluster, cluster)
 	case s.header.format > newest:
 		return fmt.Errorf("%w: the snapshot stands on entries of format %d, this build knows %d", ErrUnknownFormat, s.header.format, newest)
 	}
@@ -111,6 +124,9 @@ func (n *Node) receiveSnapshot(stream PeerStream, theirs *hello) error {
 	if err != nil {
 		return err
 	}
+	if err := n.judgeOffer(offer.message); err != nil {
+		return err // before it breaks off what the present leader sends
+	}
 	if err := n.incoming.take(ctx, stream); err != nil {
 		return err
 	}
@@ -133,7 +149,7 @@ func (n *Node) receiveSnapshot(stream PeerStream, theirs *hello) error {
 // this member has all of it, which tells the leader.
 func (n *Node) takeOffer(s *snapshotReceiver) error {
 	meta := s.offer.message.GetSnapshot().GetMetadata()
-	wanted, err := look(n.ctx, n, func(r *replica) bool { return meta.GetIndex() > r.commit })
+	wanted, err := lookInOrder(n, func(r *replica) bool { return meta.GetIndex() > r.commit })
 	if err != nil {
 		return err
 	}
@@ -149,6 +165,15 @@ func (n *Node) takeOffer(s *snapshotReceiver) error {
 	return nil
 }
 
+// judgeOffer refuses what a leader of the past offers.
+func (n *Node) judgeOffer(m *raftpb.Message) error {
+	term, err := lookInOrder(n, func(r *replica) uint64 { return r.term })
+	if err == nil && m.GetTerm() < term {
+		return refused("snapshot of term %d in term %d", m.GetTerm(), term)
+	}
+	return err
+}
+
 func (n *Node) receiveState(s *snapshotReceiver, meta *raftpb.SnapshotMetadata) (*loaded, error) {
 	begun := n.clock.Now()
 	sink, err := n.cfg.Storage.CreateSnapshot(meta)
@@ -162,7 +187,7 @@ func (n *Node) receiveState(s *snapshotReceiver, meta *raftpb.SnapshotMetadata) 
 	if err := sink.Commit(); err != nil {
 		return nil, fmt.Errorf("commit snapshot: %w", err)
 	}
-	state, err := loadFrom(n.cfg.Storage, meta.GetIndex())
+	state, err := loadFrom(n.ctx, n.cfg.Storage, meta.GetIndex())
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +239,6 @@ func (r *replica) offered(m *raftpb.Message, state *loaded) {
 }
 
 // accept notes that raft has taken the snapshot that was offered in this turn.
-// False: it is none that this member has the state of.
 func (r *replica) accept(snap *raftpb.Snapshot) error {
 	state := r.offer
 	if state == nil || state.header.index != snap.GetMetadata().GetIndex() || state.header.term != snap.GetMetadata().GetTerm() {

@@ -37,8 +37,14 @@ const (
 	// snapshotPatience is how long a transfer may be without progress.
 	snapshotPatience = time.Minute
 	// resendPause is how many election time-outs pass before a peer is offered a
-	// snapshot again after a failure.
+	// snapshot again after a failure; twice as many after each further one, and
+	// no longer than snapshotPatience.
 	resendPause = 2
+)
+
+var (
+	errWithheld = errors.New("the own disk hangs")
+	errSpoilt   = errors.New("the own snapshot does not read back")
 )
 
 // offer is what a snapshot is announced with.
@@ -125,6 +131,12 @@ func decodeSnapshotAnswer(b []byte) (snapshotAnswer, error) {
 	return a, err
 }
 
+// sendOrder is a snapshot that is to be sent.
+type sendOrder struct {
+	message  *raftpb.Message // MsgSnap
+	failures int             // of the peer, one after the other
+}
+
 // toSend takes raft's wish that a peer get a snapshot. One is under way to a peer
 // at a time; how that ends is told to raft as the end of this one too.
 func (r *replica) toSend(m *raftpb.Message) {
@@ -132,13 +144,26 @@ func (r *replica) toSend(m *raftpb.Message) {
 		return
 	}
 	r.sending[m.GetTo()] = m.GetSnapshot().GetMetadata().GetIndex()
-	r.out.sends = append(r.out.sends, m)
+	r.out.sends = append(r.out.sends, sendOrder{m, r.sendFailures[m.GetTo()]})
 }
 
-// snapshotEnded notes that no snapshot is on its way to a peer any more.
-func (r *replica) snapshotEnded(to uint64) { delete(r.sending, to) }
+// snapshotEnded notes that the snapshot to a peer is not on its way any more. One
+// that does not read back is never sent again: raft asks for a newer one then.
+func (r *replica) snapshotEnded(to uint64, err error) {
+	index := r.sending[to]
+	delete(r.sending, to)
+	switch {
+	case err == nil:
+		delete(r.sendFailures, to)
+	case errors.Is(err, errSpoilt):
+		r.log.spoilt = max(r.log.spoilt, index)
+		fallthrough
+	default:
+		r.sendFailures[to]++
+	}
+}
 
-// reportSnapshot tells raft what became of a snapshot.
+// reportSnapshot tells raft what became of a snapshot: it waits for that.
 func (r *replica) reportSnapshot(to uint64, err error) {
 	status := raft.SnapshotFinish
 	if err != nil {
@@ -148,39 +173,56 @@ func (r *replica) reportSnapshot(to uint64, err error) {
 }
 
 // sendSnapshot sends a snapshot to a peer, beside all else, and tells the loop.
-func (n *Node) sendSnapshot(m *raftpb.Message) {
-	o := n.directory.Load().byNode[m.GetTo()]
+// After a failure raft hears of it only when the peer may be asked again.
+func (n *Node) sendSnapshot(s sendOrder) {
+	to := s.message.GetTo()
+	o := n.directory.Load().byNode[to]
 	if o == nil {
 		n.inbox.request(func(r *replica) {
-			r.snapshotEnded(m.GetTo())
-			r.reportSnapshot(m.GetTo(), errParted)
+			r.snapshotEnded(to, errParted)
+			r.reportSnapshot(to, errParted)
 		})
 		return
 	}
 	n.beside("send snapshot", func() {
 		begun := n.clock.Now()
-		err := n.transfer(o.ctx, o.name, m)
-		n.inbox.request(func(r *replica) { r.snapshotEnded(m.GetTo()) })
+		err := n.transfer(o.ctx, o.name, s.message)
+		n.inbox.request(func(r *replica) { r.snapshotEnded(to, err) })
 		switch {
 		case err == nil:
-			n.logger.Info("snapshot sent", "peer", o.name, "index", m.GetSnapshot().GetMetadata().GetIndex(), "took", n.clock.Now().Sub(begun))
+			n.logger.Info("snapshot sent", "peer", o.name, "index", s.message.GetSnapshot().GetMetadata().GetIndex(), "took", n.clock.Now().Sub(begun))
 		case o.ctx.Err() == nil:
 			n.logger.Warn("snapshot is not sent", "peer", o.name, "error", err)
-			_ = n.pause(o.ctx, resendPause*time.Duration(n.cfg.ElectionTicks)*n.cfg.TickInterval) // ended: so has the peer
+			_ = n.pause(o.ctx, n.resendPause(s.failures)) // ended: so has the peer
 		}
-		n.inbox.request(func(r *replica) { r.reportSnapshot(m.GetTo(), err) })
+		n.inbox.request(func(r *replica) { r.reportSnapshot(to, err) })
 	})
 }
 
+func (n *Node) resendPause(failures int) time.Duration {
+	first := resendPause * time.Duration(n.cfg.ElectionTicks) * n.cfg.TickInterval
+	return min(first<<min(failures, 10), snapshotPatience)
+}
+
 // transfer brings a snapshot to a peer. It returns nil when the peer has it, or
-// has no need of it.
+// has no need of it; the error is around errSpoilt when nobody could be sent it.
 func (n *Node) transfer(ctx context.Context, name string, m *raftpb.Message) error {
 	index := m.GetSnapshot().GetMetadata().GetIndex()
 	file, err := n.cfg.Storage.OpenSnapshot(index)
 	if err != nil {
-		return fmt.Errorf("open snapshot: %w", err)
+		return fmt.Errorf("%w: open snapshot: %w", errSpoilt, err)
 	}
 	defer func() { _ = file.Close() }() // it was only read
+	err = n.transferFile(ctx, name, &offer{size: uint64(file.Size()), message: m}, file)
+	if errors.Is(err, errRefused) { // is it the receiver, or the snapshot?
+		if _, damage := CheckSnapshot(io.NewSectionReader(file, 0, file.Size())); damage != nil {
+			return fmt.Errorf("%w: snapshot %d: %w", errSpoilt, index, damage)
+		}
+	}
+	return err
+}
+
+func (n *Node) transferFile(ctx context.Context, name string, o *offer, file SnapshotFile) error {
 	stream, _, err := n.greet(ctx, name, sendsSnapshot)
 	if err != nil {
 		return err
@@ -191,7 +233,7 @@ func (n *Node) transfer(ctx context.Context, name string, m *raftpb.Message) err
 	patience := n.clock.AfterFunc(snapshotPatience, func() { _ = stream.Close() })
 	defer patience.Stop()
 	send.progress = func() { patience.Reset(snapshotPatience) }
-	b, err := (&offer{size: uint64(file.Size()), message: m}).encode()
+	b, err := o.encode()
 	if err != nil {
 		return err
 	}
@@ -227,7 +269,7 @@ func (s *snapshotSender) chunk(from io.Reader) (more bool, err error) {
 	b := make([]byte, snapshotChunk) // the stream owns it
 	n, err := io.ReadFull(from, b)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, fmt.Errorf("read snapshot: %w", err)
+		return false, fmt.Errorf("%w: read snapshot: %w", errSpoilt, err)
 	}
 	if n == 0 {
 		return false, nil

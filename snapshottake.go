@@ -1,10 +1,12 @@
 package raftlock
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -23,13 +25,13 @@ func (r *replica) tendSnapshot() {
 	if h.taking || r.applied <= max(firstIndex, h.replay) || r.ticks < h.notBefore || r.disk.hangs {
 		return
 	}
-	if !h.due() && !r.log.wanted {
+	if !h.due() && !r.log.wanted || len(r.arriving) > 0 {
 		return
 	}
 	r.log.wanted = false
-	newest, err := r.log.MemoryStorage.Snapshot()
-	if err != nil || newest.GetMetadata().GetIndex() >= r.applied {
-		return // a log in memory has no error
+	if r.newestSnapshot() >= r.applied { // of no use to raft, or it would not ask
+		r.stampWanted = r.stampWanted || r.office == officeOpen
+		return
 	}
 	state, err := r.freeze()
 	if err != nil {
@@ -64,12 +66,23 @@ func (r *replica) freeze() (*frozen, error) {
 	}, nil
 }
 
+// newestSnapshot is the index of the snapshot that the log stands on.
+func (r *replica) newestSnapshot() uint64 {
+	newest, _ := r.log.MemoryStorage.Snapshot() // a log in memory has no error
+	return newest.GetMetadata().GetIndex()
+}
+
 // snapshotTaken notes that a snapshot is on disk, and up to where the log can be
 // cut in memory: not behind a snapshot that is on its way to a peer, who will
 // need what follows it.
 func (r *replica) snapshotTaken(s *takenSnapshot) (cut uint64) {
 	h := &r.horizon
-	h.taking, h.since, h.size = false, s.total, s.size
+	h.taking = false
+	r.log.wanted = false // raft asks again if this one does not do
+	if s.header.index < r.newestSnapshot() {
+		return 0 // the leader has sent a newer one meanwhile
+	}
+	h.since, h.size = s.total, s.size
 	cut = min(h.cut(s.total), s.header.index)
 	for _, index := range r.sending {
 		cut = min(cut, index)
@@ -155,7 +168,7 @@ func (r *replica) cutLog(index uint64) {
 	if first, err := r.log.FirstIndex(); err != nil || index < first {
 		return
 	}
-	if err := r.log.Compact(index); err != nil {
+	if err := r.log.Compact(index); err != nil && !errors.Is(err, raft.ErrCompacted) {
 		r.logger.Error("log is not cut", "index", index, "error", err)
 	}
 }

@@ -22,7 +22,7 @@ import (
 // for its first snapshot. A newer snapshot is made in three steps: its bytes are
 // written aside (CreateSnapshot), made durable (Commit), and named in the log
 // (SaveSnapshot for an own one, InstallSnapshot for one from the leader). Only
-// the last step counts, and it also lets go of what is not needed any more: the
+// the last step counts, and it also begins to let go of what is not needed any more: the
 // two newest snapshots that the log can stand on are kept, the first state being
 // one of them while it is there, with all entries behind the older.
 type Storage interface {

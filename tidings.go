@@ -26,6 +26,9 @@ const maxTidingsWait = time.Millisecond
 // toPeer takes a message to a peer: it waits, or goes out.
 func (r *replica) toPeer(m *raftpb.Message) {
 	if r.withholds(m) {
+		if m.GetType() == raftpb.MsgSnap { // raft would wait for its end for ever
+			r.reportSnapshot(m.GetTo(), errWithheld)
+		}
 		return
 	}
 	if m.GetType() == raftpb.MsgSnap {

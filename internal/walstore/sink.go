@@ -115,8 +115,8 @@ func (k *sink) commit() error {
 	if _, err := k.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if err := s.judgeFile(k.path, k.file, k.mark); err != nil {
-		return err
+	if at, err := s.readBack(k.file, k.mark); err != nil {
+		return fmt.Errorf("%s does not read back: offset %d: %w", filepath.Base(k.path), at, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

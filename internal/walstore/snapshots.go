@@ -164,16 +164,25 @@ func (s *Store) releaseSegments(segments []segment, oldest mark) error {
 	if err := s.wal.ReleaseLockTo(first.index + 1); err != nil { // keeps the last one below that
 		return err
 	}
-	for _, seg := range segments {
-		if seg.seq >= first.seq {
-			break
-		}
-		if err := s.remove(seg.path); err != nil {
+	s.released = slices.DeleteFunc(slices.Clone(segments), func(seg segment) bool { return seg.seq >= first.seq })
+	return s.removeReleased(removeAtOnce)
+}
+
+// removeAtOnce is how many segments go with the snapshot that releases them. Of
+// the rest one goes with each append: to remove a full one takes some
+// milliseconds, and calls wait for the log.
+const removeAtOnce = 4
+
+// removeReleased removes segments that are released, at most so many.
+func (s *Store) removeReleased(most int) error {
+	for ; most > 0 && len(s.released) > 0; most-- {
+		if err := s.remove(s.released[0].path); err != nil {
 			return err
 		}
 		if err := s.syncDir(s.walDir()); err != nil {
 			return err
 		}
+		s.released = s.released[1:]
 	}
 	return nil
 }
@@ -295,15 +304,20 @@ func (s *Store) judge(m mark) error {
 // judgeFile checks that a file, from its beginning to its end, is the snapshot of
 // a mark. Where the reading stopped is as near as an offset can be named.
 func (s *Store) judgeFile(path string, file io.Reader, m mark) error {
+	if at, err := s.readBack(file, m); err != nil {
+		return corruptAt(path, at, err)
+	}
+	return nil
+}
+
+// readBack says where and why a file is not the snapshot of a mark.
+func (s *Store) readBack(file io.Reader, m mark) (offset int, err error) {
 	counted := &countingReader{from: file}
 	meta, err := s.check(counted)
 	if err == nil && !markOf(meta).same(m) {
 		err = fmt.Errorf("it is the snapshot {%v}, where {%v} belongs", meta, m.meta())
 	}
-	if err != nil {
-		return corruptAt(path, counted.n, err)
-	}
-	return nil
+	return counted.n, err
 }
 
 // countingReader knows how far it was read.

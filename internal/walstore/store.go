@@ -70,6 +70,7 @@ type Store struct {
 	wal      *wal.WAL           // nil until there is a log
 	ledger   ledger             // of wal
 	kept     []mark             // the snapshots that the log can stand on, rising
+	released []segment          // the first ones of wal, which nothing needs any more
 
 	// check judges a snapshot file from its beginning to its end.
 	check func(io.Reader) (*raftpb.SnapshotMetadata, error)
@@ -253,7 +254,10 @@ func (s *Store) append(hard *raftpb.HardState, entries []*raftpb.Entry) error {
 		}
 		full[i] = fullEntry(e)
 	}
-	return s.save(fullState(hard.GetTerm(), hard.GetVote(), hard.GetCommit()), full)
+	if err := s.save(fullState(hard.GetTerm(), hard.GetVote(), hard.GetCommit()), full); err != nil {
+		return err
+	}
+	return s.removeReleased(1)
 }
 
 // save writes a state that is its own, after entries that the ledger has.

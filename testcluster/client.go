@@ -3,7 +3,6 @@ package testcluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/raftlock/raftlock"
@@ -12,13 +11,16 @@ import (
 	"github.com/raftlock/raftlock/internal/clock"
 )
 
-// Client is a client of the cluster: a client.Client that goes to another
-// member when the one that it uses is crashed. A call that a crash interrupts is
-// made again at another member with the same identity. Its machine has a clock of
-// its own.
+// Client is a client on a machine of its own: with a clock of its own (SkewRate),
+// and a way of its own to the cluster (Cut, DropAnswers), that can be stopped
+// (Pause). It is a client.Client of one member, in process, that goes to another
+// one when that is crashed: a call that a crash or a fault of the machine
+// interrupts is made again, with the same identity, as the retry policy says. Cluster.Dial
+// makes one that goes over gRPC instead. Its methods may be called concurrently.
 type Client struct {
 	cluster *Cluster
-	warp    *clock.Warp
+	machine *machine
+	remote  client.Client // nil unless it goes over gRPC
 
 	mu struct {
 		sync.Mutex
@@ -41,39 +43,44 @@ func (c *Cluster) Client() *Client {
 // ClientOn returns a client that begins at member i, and stays there as long as
 // that runs.
 func (c *Cluster) ClientOn(i int) *Client {
-	cl := &Client{cluster: c, warp: clock.NewWarp()}
+	cl := &Client{cluster: c, machine: newMachine()}
 	cl.mu.member = i
+	c.adopt(cl)
 	return cl
 }
 
-// SkewRate lets the client's clock gain ppm microseconds in each second from now
-// on, or lose them if it is negative. What is held through the client counts by
-// that clock; real machines keep within 500.
-func (c *Client) SkewRate(ppm float64) { c.warp.SkewRate(ppm) }
-
-// Clock is the client's, for the holders of package client.
-func (c *Client) Clock() clock.Clock { return c.warp.Clock() }
+// Clock is the machine's, for the holders of package client.
+func (c *Client) Clock() clock.Clock { return c.machine.warp.Clock() }
 
 // here lets a grant end by the client's clock.
 func (c *Client) here(lock *client.Lock) {
 	if lock != nil {
-		lock.ExpiresAt = c.warp.Here(lock.ExpiresAt)
+		lock.ExpiresAt = c.machine.warp.Here(lock.ExpiresAt)
 	}
 }
 
 // hereInfo is here for a lock that was looked at.
 func (c *Client) hereInfo(info *client.LockInfo) {
 	if !info.ExpiresAt.IsZero() {
-		info.ExpiresAt = c.warp.Here(info.ExpiresAt)
+		info.ExpiresAt = c.machine.warp.Here(info.ExpiresAt)
 	}
 	for _, w := range info.WaitersInfo {
-		w.TimeoutAt = c.warp.Here(w.TimeoutAt)
+		w.TimeoutAt = c.machine.warp.Here(w.TimeoutAt)
 	}
 }
 
-// at returns a client in process of a member that runs, the present one if it
-// does; false when none does.
-func (c *Client) at() (client.Client, bool) {
+// errAllDown is what calls return when every member is crashed.
+var errAllDown = errors.New("testcluster: all members are down, or have failed")
+
+// at returns the client over the network, or one in process of a member that
+// runs: the present one if it does.
+func (c *Client) at() (client.Client, error) {
+	if c.remote != nil {
+		return c.remote, nil
+	}
+	if c.cluster.isOver() {
+		return nil, errOver
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	members := len(c.cluster.roll.list())
@@ -92,48 +99,42 @@ func (c *Client) at() (client.Client, bool) {
 				_ = c.mu.local.Close() // always nil
 			}
 		}
-		return c.mu.local, true
+		return c.mu.local, nil
 	}
-	return nil, false
+	return nil, errAllDown
 }
 
-func hasEnded(n *raftlock.Node) bool {
-	select {
-	case <-n.Done():
-		return true
-	default:
-		return false
-	}
+func hasEnded(n *raftlock.Node) bool { return isClosed(n.Done()) }
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.closed
 }
 
-// errAllDown is what calls return when every member is crashed.
-var errAllDown = errors.New("testcluster: all members are down, or have failed")
-
-// do makes a call at the present member, and again at another one as often as
-// the member is crashed meanwhile, until ctx ends. again says that an earlier
-// attempt may have been applied.
-func do[T any](ctx context.Context, c *Client, call func(cl client.Client, again bool) (T, error)) (T, error) {
-	for again := false; ; {
-		local, ok := c.at()
-		if !ok {
-			var none T
-			return none, client.NewClientError("call", errors.Join(client.ErrUnavailable, errAllDown), 0, nil)
-		}
-		result, err := call(local, again)
-		if !errors.Is(err, raftlock.ErrClosed) {
-			return result, err
-		}
-		if ce := (*client.ClientError)(nil); ctx.Err() != nil && errors.As(err, &ce) {
-			return result, client.NewClientError(ce.Op, fmt.Errorf("%w: %w", ce.Err, ctx.Err()), ce.Code, ce.Details)
-		}
-		again = again || errors.Is(err, client.ErrOutcomeUnknown)
+func (c *Client) retryPolicy() client.RetryPolicy {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.policy != nil {
+		return *c.mu.policy
 	}
+	return client.DefaultRetryPolicy()
+}
+
+// detailOf is what a result says beside the error of a call without an answer.
+func detailOf(err error) *client.ErrorDetail {
+	e, ok := errors.AsType[*client.ClientError](err)
+	if !ok {
+		return nil
+	}
+	return &client.ErrorDetail{Code: e.Code, Message: e.Err.Error(), Details: e.Details}
 }
 
 // Acquire sends a withdrawal when ctx ends first, as a client on a machine of its
 // own does: its member's withdrawal dies with that member.
 func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
-	result, err := do(ctx, c, func(cl client.Client, again bool) (*client.AcquireResult, error) {
+	p := &passage{client: c, op: "Acquire", waits: req != nil && req.Wait}
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.AcquireResult, error) {
 		if again && req != nil {
 			repeat := *req
 			repeat.Attempt = max(req.Attempt, 1) + 1
@@ -141,19 +142,22 @@ func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*clie
 		}
 		return cl.Acquire(ctx, req)
 	})
-	if err != nil && ctx.Err() != nil && req != nil && req.RequestID != "" && !errors.Is(context.Cause(ctx), callctx.ErrConnectionLost) {
+	cancelled := err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), callctx.ErrConnectionLost)
+	if cancelled && c.remote == nil && req != nil && req.RequestID != "" {
 		withdrawal := &client.CancelWaitRequest{LockID: req.LockID, ClientID: req.ClientID, RequestID: req.RequestID}
 		c.cluster.behind(func() { _, _ = c.CancelWait(context.Background(), withdrawal) })
 	}
-	if result != nil {
-		c.here(result.Lock)
+	if result == nil {
+		result = &client.AcquireResult{Error: detailOf(err)}
 	}
+	c.here(result.Lock)
 	return result, err
 }
 
 // Release counts as done, when it is repeated, if the grant is over by then.
 func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*client.ReleaseResult, error) {
-	return do(ctx, c, func(cl client.Client, again bool) (*client.ReleaseResult, error) {
+	p := &passage{client: c, op: "Release"}
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.ReleaseResult, error) {
 		result, err := cl.Release(ctx, req)
 		over := errors.Is(err, client.ErrLockNotFound) || errors.Is(err, client.ErrNotLockOwner) || errors.Is(err, client.ErrVersionMismatch)
 		if again && over {
@@ -161,18 +165,29 @@ func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*clie
 		}
 		return result, err
 	})
-}
-
-func (c *Client) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
-	result, err := do(ctx, c, func(cl client.Client, _ bool) (*client.RenewResult, error) { return cl.Renew(ctx, req) })
-	if result != nil {
-		c.here(result.Lock)
+	if result == nil {
+		result = &client.ReleaseResult{Error: detailOf(err)}
 	}
 	return result, err
 }
 
+func (c *Client) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
+	p := &passage{client: c, op: "Renew"}
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.RenewResult, error) {
+		return cl.Renew(ctx, req)
+	})
+	if result == nil {
+		result = &client.RenewResult{Error: detailOf(err)}
+	}
+	c.here(result.Lock)
+	return result, err
+}
+
 func (c *Client) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest) (*client.LockInfo, error) {
-	info, err := do(ctx, c, func(cl client.Client, _ bool) (*client.LockInfo, error) { return cl.GetLockInfo(ctx, req) })
+	p := &passage{client: c, op: "GetLockInfo", reads: true}
+	info, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.LockInfo, error) {
+		return cl.GetLockInfo(ctx, req)
+	})
 	if info != nil {
 		c.hereInfo(info)
 	}
@@ -180,11 +195,15 @@ func (c *Client) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest
 }
 
 func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
-	result, err := do(ctx, c, func(cl client.Client, _ bool) (*client.GetLocksResult, error) { return cl.GetLocks(ctx, req) })
-	if result != nil {
-		for _, info := range result.Locks {
-			c.hereInfo(info)
-		}
+	p := &passage{client: c, op: "GetLocks", reads: true}
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.GetLocksResult, error) {
+		return cl.GetLocks(ctx, req)
+	})
+	if result == nil {
+		result = &client.GetLocksResult{}
+	}
+	for _, info := range result.Locks {
+		c.hereInfo(info)
 	}
 	return result, err
 }
@@ -192,61 +211,91 @@ func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*cl
 // EnqueueWaiter counts as done, when it is repeated, if the client has the lock
 // by then.
 func (c *Client) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
-	return do(ctx, c, func(cl client.Client, again bool) (*client.EnqueueResult, error) {
+	p := &passage{client: c, op: "EnqueueWaiter"}
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.EnqueueResult, error) {
 		result, err := cl.EnqueueWaiter(ctx, req)
 		if again && errors.Is(err, client.ErrLockHeld) && result.Error.Details["owner_id"] == req.ClientID {
 			return &client.EnqueueResult{Enqueued: true}, nil
 		}
 		return result, err
 	})
+	if result == nil {
+		result = &client.EnqueueResult{Error: detailOf(err)}
+	}
+	return result, err
 }
 
 // CancelWait counts as done, when it is repeated, if nobody waits by then.
 func (c *Client) CancelWait(ctx context.Context, req *client.CancelWaitRequest) (*client.CancelWaitResult, error) {
-	return do(ctx, c, func(cl client.Client, again bool) (*client.CancelWaitResult, error) {
+	p := &passage{client: c, op: "CancelWait"}
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.CancelWaitResult, error) {
 		result, err := cl.CancelWait(ctx, req)
 		if again && errors.Is(err, client.ErrNotWaiting) {
 			return &client.CancelWaitResult{Cancelled: true}, nil
 		}
 		return result, err
 	})
+	if result == nil {
+		result = &client.CancelWaitResult{Error: detailOf(err)}
+	}
+	return result, err
 }
 
 func (c *Client) GetBackoffAdvice(ctx context.Context, req *client.BackoffAdviceRequest) (*client.BackoffAdvice, error) {
-	return do(ctx, c, func(cl client.Client, _ bool) (*client.BackoffAdvice, error) { return cl.GetBackoffAdvice(ctx, req) })
+	p := &passage{client: c, op: "GetBackoffAdvice", reads: true}
+	return goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.BackoffAdvice, error) {
+		return cl.GetBackoffAdvice(ctx, req)
+	})
 }
 
 func (c *Client) GetStatus(ctx context.Context, req *client.GetStatusRequest) (*client.ClusterStatus, error) {
-	return do(ctx, c, func(cl client.Client, _ bool) (*client.ClusterStatus, error) { return cl.GetStatus(ctx, req) })
+	p := &passage{client: c, op: "GetStatus", reads: true}
+	return goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.ClusterStatus, error) {
+		return cl.GetStatus(ctx, req)
+	})
 }
 
 func (c *Client) Health(ctx context.Context, req *client.HealthRequest) (*client.HealthStatus, error) {
-	return do(ctx, c, func(cl client.Client, _ bool) (*client.HealthStatus, error) { return cl.Health(ctx, req) })
+	p := &passage{client: c, op: "Health", reads: true}
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.HealthStatus, error) {
+		return cl.Health(ctx, req)
+	})
+	if result == nil {
+		result = &client.HealthStatus{Status: client.HealthStatusNotServing, Message: err.Error()}
+	}
+	return result, err
 }
 
 // GetLeaderAddress returns what the present member knows: nothing in a cluster
 // that serves nobody outside.
 func (c *Client) GetLeaderAddress() string {
-	local, ok := c.at()
-	if !ok {
+	cl, err := c.at()
+	if err != nil {
 		return ""
 	}
-	return local.GetLeaderAddress()
+	return cl.GetLeaderAddress()
 }
 
-// IsConnected reports whether a member runs that knows a leader.
+// IsConnected reports whether the machine's line stands, to a member that knows a
+// leader.
 func (c *Client) IsConnected() bool {
-	local, ok := c.at()
-	return ok && local.IsConnected()
+	cl, err := c.at()
+	l, _ := c.machine.way()
+	return err == nil && !l.isBroken() && cl.IsConnected()
 }
 
-// GetMetrics returns nil: calls in process are not measured.
-func (c *Client) GetMetrics() client.Metrics { return nil }
+// GetMetrics returns nil for calls in process, which are not measured.
+func (c *Client) GetMetrics() client.Metrics {
+	if c.remote == nil {
+		return nil
+	}
+	return c.remote.GetMetrics()
+}
 
 // SetRetryPolicy governs the repeats of calls made from now on.
 func (c *Client) SetRetryPolicy(policy client.RetryPolicy) {
-	if local, ok := c.at(); ok {
-		local.SetRetryPolicy(policy)
+	if cl, err := c.at(); err == nil {
+		cl.SetRetryPolicy(policy)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -255,12 +304,12 @@ func (c *Client) SetRetryPolicy(policy client.RetryPolicy) {
 
 // Close closes this client only.
 func (c *Client) Close() error {
-	local, ok := c.at()
+	cl, err := c.at()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.mu.closed = true
-	if !ok {
+	c.mu.Unlock()
+	if err != nil {
 		return nil
 	}
-	return local.Close()
+	return cl.Close()
 }

@@ -36,21 +36,30 @@ type Cluster struct {
 	roll    roll
 	front   *front // nil unless WithGRPC
 
-	// What clients do behind their callers' backs.
 	mu struct {
 		sync.Mutex
-		over bool
-		work sync.WaitGroup
+		over    bool           // the test has ended
+		work    sync.WaitGroup // what clients do behind their callers' backs
+		clients []*Client
 	}
 }
 
-// behind does something beside the test, and before its cleanup ends.
-func (c *Cluster) behind(do func()) {
+// behind does something beside the test, and before its cleanup ends; it reports
+// false, and does nothing, after that.
+func (c *Cluster) behind(do func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.mu.over {
 		c.mu.work.Go(do)
 	}
+	return !c.mu.over
+}
+
+// adopt has the cleanup see to a client.
+func (c *Cluster) adopt(cl *Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.clients = append(c.mu.clients, cl)
 }
 
 // member is one of the cluster's machines.
@@ -92,6 +101,7 @@ func New(tb testing.TB, size int, opts ...Option) *Cluster {
 	if size < 1 || size > 9 {
 		tb.Fatalf("testcluster: size is %d, must be 1 to 9", size)
 	}
+	checkBubble(tb)
 	c := &Cluster{tb: tb, network: memnet.New()}
 	for _, opt := range opts {
 		opt(c)
@@ -374,18 +384,34 @@ func (c *Cluster) cleanup() {
 	for i := range c.roll.list() {
 		c.MendDisk(i)
 	}
-	defer func() {
-		c.mu.Lock()
-		c.mu.over = true
-		c.mu.Unlock()
-		for i := range c.roll.list() {
-			c.crash(i)
-		}
-		c.mu.work.Wait()
-	}()
+	defer c.end()
+	c.mu.Lock()
+	clients := c.mu.clients
+	c.mu.Unlock()
+	for _, cl := range clients {
+		cl.machine.free()
+	}
 	if !c.tb.Failed() {
 		c.compare()
 	}
+}
+
+// end ends whatever runs for the test, and waits for it.
+func (c *Cluster) end() {
+	c.mu.Lock()
+	c.mu.over = true
+	clients := c.mu.clients
+	c.mu.Unlock()
+	for _, cl := range clients {
+		cl.machine.free()
+		if cl.remote != nil {
+			_ = cl.remote.Close() // always nil
+		}
+	}
+	for i := range c.roll.list() {
+		c.crash(i)
+	}
+	c.mu.work.Wait()
 }
 
 // compare waits until all running members stand at one index, and compares

@@ -16,8 +16,15 @@
 // (Isolate, Partition, Heal), and so do their disks (HangDisk, FailDisk, MendDisk,
 // LoseDisk). Add starts one more; a Node removes and replaces them.
 //
+// Each client is a machine of its own, with a clock (SkewRate) and a line to the
+// cluster: it is cut off (Cut, Mend), its answers get lost (DropAnswers), it is
+// stopped as a process or a virtual machine is (Pause, Resume, Wake). What a service
+// sees of that is what it would see of a real network: client.ErrUnavailable,
+// client.ErrOutcomeUnknown, and holds that are lost.
+//
 // A cluster made WithGRPC also serves remote clients, over connections in memory;
-// ClientConfig is what client.Dial needs.
+// ClientConfig is what client.Dial needs, and Dial makes such a client on a machine
+// of its own.
 //
 // When the test ends, New's cleanup mends network and disks and compares the lock
 // tables of all running members: a difference fails the test.

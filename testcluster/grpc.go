@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -37,6 +38,27 @@ func (c *Cluster) ClientConfig() client.Config {
 	}
 	cfg.DialOptions = []grpc.DialOption{grpc.WithContextDialer(c.front.dial)}
 	return cfg
+}
+
+// Dial returns a client that goes over gRPC, on a machine of its own, as a
+// program would that does not embed a member. cfg is what ClientConfig returned, or
+// what the test made of it. The test's cleanup closes the client. It fails the
+// test when client.Dial fails.
+func (c *Cluster) Dial(cfg client.Config) *Client {
+	c.tb.Helper()
+	if c.front == nil {
+		c.tb.Fatal("testcluster: Dial needs a cluster made WithGRPC")
+	}
+	cl := &Client{cluster: c, machine: newMachine()}
+	w := &wire{machine: cl.machine, front: c.front}
+	cfg.DialOptions = append(slices.Clone(cfg.DialOptions), grpc.WithContextDialer(w.dial), grpc.WithChainUnaryInterceptor(w.intercept))
+	remote, err := client.Dial(cfg)
+	if err != nil {
+		c.tb.Fatalf("testcluster: dial: %v", err)
+	}
+	cl.remote = remote
+	c.adopt(cl)
+	return cl
 }
 
 // clientAddress is where member i serves clients: an address that is nobody's

@@ -16,6 +16,9 @@ COGNITION := 20
 # Where the published client API and its checker lie, if they are at hand.
 APICHECK ?= ../shared/apicheck
 
+# A module of its own, so that nobody depends on its database.
+SQLROW := fence/sqlrow
+
 TOOLS := internal/tools
 TOOL  := $(GO) tool -modfile=$(TOOLS)/go.mod
 
@@ -30,6 +33,7 @@ build: ## compile every package
 .PHONY: test
 test: ## run every test
 	$(GO) test ./...
+	$(GO) -C $(SQLROW) test ./...
 
 .PHONY: race
 race: ## run every test under the race detector (needs a C compiler)
@@ -50,6 +54,7 @@ lint-fmt:
 lint-vet:
 	$(GO) vet ./...
 	$(GO) -C $(TOOLS) vet ./...
+	$(GO) -C $(SQLROW) vet ./...
 
 .PHONY: lint-static
 lint-static:

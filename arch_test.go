@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"internal/lockservice": {"client", "pb", "internal/clock", "internal/callctx"},
 
 	"prommetrics": {"client"},
+	"fence":       {},
 
 	"internal/walstore":      {""},
 	"internal/peerwire":      {""},
@@ -55,12 +56,14 @@ var arrows = map[string][]string{
 }
 
 // What must never be linked, however far away: etcd's log registers metrics
-// when it is, and drags in a logger.
+// when it is, and drags in a logger. Package fence is for programs that need
+// nothing else of this module.
 var unlinked = map[string][]string{
 	"pb":          {"go.etcd.io/", "go.uber.org/", "github.com/prometheus/"},
 	"client":      {"go.etcd.io/", "go.uber.org/", "github.com/prometheus/", "github.com/google/btree"},
 	"":            {"go.etcd.io/etcd/", "go.uber.org/", "github.com/prometheus/"},
 	"testcluster": {"go.etcd.io/etcd/", "go.uber.org/", "github.com/prometheus/"},
+	"fence":       {"github.com/", "go.", "golang.org/", "google.golang.org/"}, // the standard library is all
 }
 
 // TestArrows holds which package may know which.

@@ -48,7 +48,8 @@
 //
 // It does not stop a process that believes in a lock it has lost, as one that
 // was suspended does: no lock service can. What the lock protects must remember
-// the greatest token it has seen and refuse smaller ones.
+// the greatest token it has seen and refuse smaller ones; package fence is that
+// half, with recipes for databases, files, HTTP and object stores.
 //
 // Wall clocks decide nothing, with one exception: the first entry of each term
 // carries its leader's wall clock in microseconds, and no token of the term is

@@ -115,7 +115,9 @@ type goPackage struct {
 }
 
 var listPackages = sync.OnceValues(func() ([]*goPackage, error) {
-	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,TestImports,XTestImports,Deps", "./...").Output()
+	list := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,TestImports,XTestImports,Deps", "./...")
+	list.Env = append(os.Environ(), "GOWORK=off") // a workspace of other modules too would list those
+	out, err := list.Output()
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil, fmt.Errorf("%w: %s", err, failed.Stderr)
 	} else if err != nil {

@@ -9,3 +9,18 @@ func WithTLS(server *tls.Config) Option {
 		c.front.tls = server
 	}
 }
+
+// KeepDisk returns what puts the disk back that member i has now, after LoseDisk
+// and whatever followed: the member starts on it with the next Restart.
+func (c *Cluster) KeepDisk(i int) (putBack func()) {
+	m := c.roll.list()[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	disk, initial := m.mu.disk, m.mu.initial
+	return func() {
+		c.crash(i)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.mu.disk, m.mu.initial = disk, initial
+	}
+}

@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"bufio"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -159,4 +162,69 @@ func TestFailingDisk(t *testing.T) {
 	if a := f.at("n3").must(request{Op: "info", Lock: "after-0"}); a.Owner != "c" {
 		t.Errorf("after its return n3 says %+v", a)
 	}
+}
+
+// The leader's disk hangs, as one that retries for a minute does. Others serve
+// meanwhile, also callers at the member itself; when the disk answers, the member
+// goes on as if it had been slow. testcluster tests how soon.
+func TestHangingDisk(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	path := strace(t, "fdatasync:delay_enter=1")[0]
+	f := three(t)
+	hung := f.leader()
+	kept := f.at(hung).must(request{Op: "acquire", Lock: "kept", Client: "c", TTL: longTTL})
+	mend := hangDisk(t, path, f.at(hung).cmd.Process.Pid)
+	first := f.other(hung).must(request{Op: "acquire", Lock: "first", Client: "c", Request: "r", TTL: longTTL})
+	if first.Version <= kept.Version {
+		t.Errorf("token %d after %d", first.Version, kept.Version)
+	}
+	if now := f.leader(); now == hung {
+		t.Error("the member with the hanging disk leads on")
+	}
+	here := f.at(hung).must(request{Op: "acquire", Lock: "here", Client: "c", Request: "r", TTL: longTTL})
+	if here.Version <= first.Version {
+		t.Errorf("token %d after %d", here.Version, first.Version)
+	}
+	mend()
+	f.eventually("the member's disk has answered", func() bool {
+		a, alive := f.at(hung).call(request{Op: "info", Lock: "kept"})
+		return alive && a.Owner == "c" && a.Version == kept.Version
+	})
+	if f.at(hung).has(eventDone) {
+		t.Error("the member has ended")
+	}
+}
+
+// hangDisk lets every fdatasync of a process hang, for as long as the test does
+// not mend it.
+func hangDisk(t *testing.T, strace string, pid int) (mend func()) {
+	t.Helper()
+	cmd := exec.Command(strace, "-f", "-o", "/dev/null", "-p", fmt.Sprint(pid),
+		"-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_enter=60s")
+	cmd.SysProcAttr = dieWithParent()
+	says, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	mend = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill() // the kernel lets go of whom it traced
+		_ = cmd.Wait()
+	})
+	t.Cleanup(mend)
+	lines := bufio.NewScanner(says)
+	if !lines.Scan() || !strings.Contains(lines.Text(), "attached") {
+		t.Skipf("strace cannot attach: %s", lines.Text())
+	}
+	go func() {
+		for lines.Scan() {
+			continue // or its pipe would be full one day
+		}
+	}()
+	return mend
 }

@@ -14,10 +14,12 @@ import (
 	"github.com/raftlock/raftlock/internal/storagetest"
 )
 
-// compacted is a log whose first segments are gone and whose newest one is nearly
-// full, with own snapshots in it and one from the leader.
+// compacted is a log whose first segments are gone and whose newest one has more
+// than 64 KiB, with own snapshots in it and one from the leader.
 func compacted(t *testing.T) (dir string, segments []segment) {
 	t.Helper()
+	UseSegmentSize(testSegmentSize + 16<<10)
+	t.Cleanup(func() { UseSegmentSize(testSegmentSize) })
 	rng := rand.New(rand.NewPCG(5, 6))
 	dir = t.TempDir()
 	s := storagetest.Started(t, diskAt(dir))
@@ -41,7 +43,7 @@ func compacted(t *testing.T) (dir string, segments []segment) {
 		}
 		segments, err := listSegments(filepath.Join(dir, walName))
 		must(t, err)
-		if newest := segments[len(segments)-1]; newest.seq >= 4 && endOf(t, newest.path) > testSegmentSize-8000 {
+		if newest := segments[len(segments)-1]; newest.seq >= 4 && endOf(t, newest.path) > testSegmentSize {
 			break
 		}
 	}

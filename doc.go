@@ -130,6 +130,7 @@
 //	doc.go             this page
 //
 // The goroutines of a member, with what ends each, stand in the table at [Node].
+// docs/guarantees.md names the tests of each promise and what they assume,
 // docs/locktable.md specifies the table, docs/design.md tells why all of it is as
 // it is.
 package raftlock

@@ -52,7 +52,7 @@ var arrows = map[string][]string{
 	"internal/e2e":           {}, // nothing but tests
 	"internal/supervise":     {},
 	"cmd/raftlock":           {"", "client", "embed", "internal/supervise"},
-	"examples/":              {"", "client", "embed"}, // each of them
+	"examples/":              {"", "client", "embed", "fence"}, // each of them
 }
 
 // What must never be linked, however far away: etcd's log registers metrics

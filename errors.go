@@ -11,8 +11,10 @@ var (
 
 	// ErrDiskLost is what a member ends with (Done, Err) when the others know
 	// its name with another data directory: it has lost the votes it gave and
-	// must not vote again. A retry with the same directory cannot succeed. Put
-	// the old directory back, or have the member replaced.
+	// must not vote again. Nothing but a change of the members makes another
+	// start with the same directory succeed. Put the old directory back, or call
+	// Node.ReplaceMember with its name at a member that runs (raftlock member
+	// replace NAME), and start it again with an empty one.
 	ErrDiskLost = errors.New("raftlock: data directory is not the one this cluster knows")
 
 	// ErrRemoved is what a member ends with (Done, Err; Open returns it too) when

@@ -135,7 +135,7 @@ func (h *hello) judgeUs(theirs *hello) error {
 		return nil // it keeps a place for this member
 	case h.Members == nil || known && theirs.MembersAt == h.MembersAt:
 		return fmt.Errorf("%w: %s knows member %q with another data directory; %s",
-			ErrDiskLost, theirs.Name, h.Name, diskLostRemedy)
+			ErrDiskLost, theirs.Name, h.Name, diskLostRemedy(h.Name))
 	case theirs.MembersAt > h.MembersAt:
 		return fmt.Errorf("%w, says %s: %s", ErrRemoved, theirs.Name, removedRemedy)
 	}
@@ -170,10 +170,14 @@ var (
 
 // diskLostRemedy is what the operator of a member that lost its disk can do,
 // whichever side finds out.
-const diskLostRemedy = "put that directory back, or have the member replaced"
+func diskLostRemedy(name string) string {
+	return fmt.Sprintf("put that directory back, or call ReplaceMember(%q) at a member that runs "+
+		"(raftlock member replace %s) and start this one again, with an empty data directory", name, name)
+}
 
 // removedRemedy is the same for a member that was removed.
-const removedRemedy = "to have a member of this name again, start it with an empty data directory after it was added or replaced"
+const removedRemedy = "its data directory is of no use any more; to have a member of this name again, start it with an empty one, " +
+	"after AddMember (raftlock member add) if it was removed"
 
 // answer is the hello that answers theirs, and the error that its refusal says.
 func (h hello) answer(theirs *hello) (hello, error) {
@@ -192,7 +196,7 @@ func (h *hello) heed(answer *hello, target string) error {
 	case r.Removed:
 		return fmt.Errorf("%w: by %s: %s; %s", ErrRemoved, target, r.Text, removedRemedy)
 	case r.DiskLost:
-		return fmt.Errorf("%w: by %s: %s; %s", ErrDiskLost, target, r.Text, diskLostRemedy)
+		return fmt.Errorf("%w: by %s: %s; %s", ErrDiskLost, target, r.Text, diskLostRemedy(h.Name))
 	default:
 		return refused("by %s: %s", target, r.Text)
 	}

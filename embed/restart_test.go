@@ -201,7 +201,7 @@ func saysHowToReplace(t *testing.T, err error) {
 	if !errors.Is(err, raftlock.ErrDiskLost) {
 		t.Fatalf("an emptied member ended with %v", err)
 	}
-	for _, word := range []string{`"n2"`, "put that directory back", "have the member replaced"} {
+	for _, word := range []string{`"n2"`, "put that directory back", `ReplaceMember("n2")`, "raftlock member replace n2"} {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("error does not say %q: %v", word, err)
 		}

@@ -2,14 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/raftlock/raftlock/client"
 	"github.com/raftlock/raftlock/pb"
 )
 
@@ -96,4 +101,85 @@ func TestMember(t *testing.T) {
 	s.endpoints = "127.0.0.1:1"
 	s.run("member", "list")
 	golden(t, "member.txt", calm(s.said.String()))
+}
+
+// partsOf are what `raftlock member list` says of each member, in order.
+func partsOf(s *session) string {
+	var list []memberEntry
+	if code, out := s.run("member", "list", "--json"); code != exitDone || json.Unmarshal([]byte(out), &list) != nil {
+		return ""
+	}
+	var parts []string
+	for _, m := range list {
+		part := m.Name + " learner"
+		if m.Voter {
+			part = m.Name + " voter"
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// A member of three loses its data directory: it says what to do, and that helps.
+// The repaired cluster then bears the loss of another one.
+func TestReplaceMember(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	c := newCrew(t, 3, "--allow-member-changes")
+	names := []string{"n1", "n2", "n3"}
+	for _, name := range names {
+		c.start(name)
+	}
+	for _, name := range names {
+		c.ready(name)
+	}
+	locks := c.dial()
+	take := func(lock string) *client.Lock {
+		got, err := locks.Acquire(t.Context(), &client.AcquireRequest{LockID: lock, ClientID: "c", TTL: time.Hour})
+		if err != nil {
+			t.Fatalf("acquire %s: %v", lock, err)
+		}
+		return got.Lock
+	}
+	first := take("first")
+
+	c.stop("n3")
+	if err := os.RemoveAll(filepath.Join(c.dir, "n3")); err != nil {
+		t.Fatal(err)
+	}
+	c.start("n3")
+	if code := c.runs["n3"].end(); code != exitFailed {
+		t.Fatalf("without its data directory it ends with %d", code)
+	}
+	said := c.runs["n3"].err.String()
+	for _, words := range []string{"data directory is not the one this cluster knows", "raftlock member replace n3"} {
+		if !strings.Contains(said, words) {
+			t.Errorf("it does not say %q:\n%s", words, said)
+		}
+	}
+	s := &session{t: t, endpoints: c.clients["n1"]}
+	if code, out := s.run("member", "replace", "n3"); code != exitDone {
+		t.Fatalf("replace ends with %d: %s", code, out)
+	}
+	if got, want := partsOf(s), "n1 voter, n2 voter, n3 learner"; got != want {
+		t.Errorf("the members are %s, want %s", got, want)
+	}
+	c.start("n3") // on the directory that the refused one has made, which counts as empty
+	c.ready("n3")
+	eventually(t, "all vote", func() bool { return partsOf(s) == "n1 voter, n2 voter, n3 voter" })
+	second := take("second")
+
+	if err := c.runs["n2"].Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	third := take("third")
+	if second.Version <= first.Version || third.Version <= second.Version {
+		t.Errorf("tokens %d, %d, %d", first.Version, second.Version, third.Version)
+	}
+	info, err := locks.GetLockInfo(t.Context(), &client.GetLockInfoRequest{LockID: "first"})
+	if err != nil || info.Version != first.Version || info.OwnerID != "c" {
+		t.Errorf("the lock from before: %+v, %v", info, err)
+	}
 }

@@ -198,7 +198,7 @@ func TestEmptiedMemberIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	emptied := f.start("n2")
-	if a := emptied.await(eventDone); !a.is("disk lost") || !strings.Contains(a.Error, "have the member replaced") {
+	if a := emptied.await(eventDone); !a.is("disk lost") || !strings.Contains(a.Error, "raftlock member replace n2") {
 		t.Errorf("an emptied member ended with %+v", a)
 	}
 	if a, alive := emptied.call(request{Op: "info", Lock: "a"}); !alive || !a.is("unavailable") || emptied.has(eventReady) {

@@ -9,7 +9,8 @@ import (
 
 // The operator reads this at three in the morning: it says what not to do, too.
 const remedy = "nothing was changed; do not delete single files: put back exactly what was lost, " +
-	"or keep the directory for inspection and replace this member"
+	"or move the directory away for inspection, have the member replaced (Node.ReplaceMember at a member that runs, " +
+	"or raftlock member replace NAME), and start it with an empty one"
 
 // corrupt is the error for a file or directory that is wrong as a whole. What
 // only a newer version can have written is none of that.

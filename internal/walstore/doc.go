@@ -110,7 +110,8 @@
 // sector is refused, though a power cut at that spot can leave it. And some
 // damage cannot be seen: whole files put back from an older copy, the newest
 // segment removed as a whole, or damage to the very last record if one of its
-// own sectors is all zero. Such a member has lost its disk: replace it.
+// own sectors is all zero. Such a member has lost its disk:
+// have it replaced (Node.ReplaceMember), and start it with an empty directory.
 //
 // # Errors beside the log
 //

@@ -1,0 +1,89 @@
+package raftlock
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// storedDisk is a disk with the sample table as its snapshot, as a member of
+// cluster 0xc1 left it; change spoils what the snapshot says of itself.
+func storedDisk(t *testing.T, change func(*snapshotHeader)) *MemoryStorage {
+	t.Helper()
+	disk := NewMemoryStorage()
+	if _, err := disk.Load(); err != nil {
+		t.Fatal(err)
+	}
+	id := Identity{Name: "n1", ClusterName: "c", Incarnation: 1}
+	if err := disk.SaveIdentity(id); err != nil {
+		t.Fatal(err)
+	}
+	id.ClusterID, id.Members = 0xc1, map[string]MemberID{"n1": {NodeID: 1, Incarnation: 1}}
+	if err := disk.Bootstrap(id); err != nil {
+		t.Fatal(err)
+	}
+	s := snapshotOf(sampleTable())
+	meta := metaOf(&s.header)
+	if err := disk.Append(&raftpb.HardState{Term: new(uint64(5)), Vote: new(uint64(1)), Commit: new(uint64(78))}, entriesOf(5, 2, 78)); err != nil {
+		t.Fatal(err)
+	}
+	change(&s.header)
+	sink, err := disk.CreateSnapshot(meta)
+	if err == nil {
+		err = s.writeTo(sink)
+	}
+	if err == nil {
+		err = sink.Commit()
+	}
+	if err == nil {
+		err = disk.SaveSnapshot(meta)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return disk
+}
+
+// recalledFrom starts on such a disk.
+func recalledFrom(t *testing.T, change func(*snapshotHeader)) error {
+	t.Helper()
+	disk := storedDisk(t, change).Reopen()
+	found, err := disk.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = recall(&Config{Storage: disk, newest: newestFormat}, found)
+	return err
+}
+
+// What a member cannot go on from is refused at its start, with the right error.
+func TestSnapshotsThatAreRefusedAtTheStart(t *testing.T) {
+	for what, c := range map[string]struct {
+		change func(*snapshotHeader)
+		want   error
+	}{
+		"as it should be":           {func(*snapshotHeader) {}, nil},
+		"entries of a newer format": {func(h *snapshotHeader) { h.format = newestFormat + 1 }, ErrUnknownFormat},
+		"of another cluster":        {func(h *snapshotHeader) { h.cluster = 0xc2 }, ErrCorrupt},
+		"of another entry":          {func(h *snapshotHeader) { h.index++ }, ErrCorrupt},
+	} {
+		if err := recalledFrom(t, c.change); !errors.Is(err, c.want) || (c.want == nil) != (err == nil) {
+			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+	}
+}
+
+// A snapshot that is being loaded does not hold up the end of a member.
+func TestLoadingEndsWithTheMember(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	disk := storedDisk(t, func(*snapshotHeader) {})
+	if _, err := loadFrom(ctx, disk, 77); !errors.Is(err, context.Canceled) {
+		t.Errorf("load: %v", err)
+	}
+	if _, err := loadFrom(context.Background(), disk, 78); err == nil {
+		t.Error("a snapshot was loaded that there is not")
+	}
+}

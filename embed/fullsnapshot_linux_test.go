@@ -86,7 +86,7 @@ func TestNoRoomForASnapshot(t *testing.T) {
 	token := acquire(t, m, "without room", "c")
 	makeRoom()
 	before := snapshotOf(t, m)
-	fillLog(t, m, "a snapshot, when there is room", func() bool { return snapshotOf(t, m) > before })
+	eventually(t, "a snapshot, when there is room", func() bool { return snapshotOf(t, m) > before })
 	if isClosed(m.Done()) {
 		t.Errorf("the member has ended: %v", m.Err())
 	}

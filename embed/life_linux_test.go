@@ -43,7 +43,7 @@ func live(dir, path string) int {
 	if err != nil {
 		return 3
 	}
-	walstore.UseSegmentSize(32 << 10)
+	walstore.UseSegmentSize(4 << 10) // one or more for each snapshot
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	m, err := embed.Start(ctx, aloneConfig(dir, &logBook{}))

@@ -37,6 +37,9 @@ var _ client.Client = (*Client)(nil)
 // Client returns a client that begins at the leader.
 func (c *Cluster) Client() *Client {
 	c.tb.Helper()
+	if !c.isAlive("Client") {
+		return c.ClientOn(0)
+	}
 	return c.ClientOn(c.Leader())
 }
 

@@ -35,12 +35,14 @@ type Cluster struct {
 	snaps   raftlock.Snapshots
 	roll    roll
 	front   *front // nil unless WithGRPC
+	journal journal
 
 	mu struct {
 		sync.Mutex
-		over    bool           // the test has ended
-		work    sync.WaitGroup // what clients do behind their callers' backs
-		clients []*Client
+		over     bool           // the test has ended
+		released bool           // it wants every lock released by then
+		work     sync.WaitGroup // what clients do behind their callers' backs
+		clients  []*Client
 	}
 }
 
@@ -73,6 +75,7 @@ type member struct {
 		hold      *faultyDisk // the running member's
 		transport *memnet.Transport
 		node      *raftlock.Node    // nil while it is down
+		former    *raftlock.Node    // the same, and stays
 		initial   map[string]string // its InitialCluster, as of its first start on this disk
 		lost      bool              // it has had a disk that LoseDisk took
 		removed   bool              // it was down when last looked at, and had been removed before
@@ -102,6 +105,7 @@ func New(tb testing.TB, size int, opts ...Option) *Cluster {
 		tb.Fatalf("testcluster: size is %d, must be 1 to 9", size)
 	}
 	checkBubble(tb)
+	checkSockets(tb)
 	c := &Cluster{tb: tb, network: memnet.New()}
 	for _, opt := range opts {
 		opt(c)
@@ -176,13 +180,13 @@ func (c *Cluster) start(i int) {
 	node, err := raftlock.Open(raftlock.Config{
 		Name: m.name, ClusterName: clusterName, InitialCluster: m.mu.initial,
 		Storage: m.mu.hold, Transport: m.mu.transport,
-		Logger:        slog.New(slog.NewTextHandler(logWriter{c.tb}, nil)),
+		Logger:        slog.New(slog.NewTextHandler(&c.journal, nil)),
 		ClientAddress: c.clientAddress(i), TickInterval: tick, Limits: c.limits, Snapshots: c.snaps,
 	})
 	if err != nil {
 		c.tb.Fatalf("testcluster: start member %d: %v", i, err)
 	}
-	m.mu.node, m.mu.removed = node, false
+	m.mu.node, m.mu.former, m.mu.removed = node, node, false
 	if c.front != nil {
 		c.front.open(clientAddress(i), node)
 	}
@@ -196,22 +200,24 @@ func (c *Cluster) clientAddress(i int) string {
 	return clientAddress(i)
 }
 
-// logWriter gives the members' log to the test, which shows it when it fails.
-type logWriter struct{ tb testing.TB }
-
-func (w logWriter) Write(p []byte) (int, error) {
-	w.tb.Logf("%s", p)
-	return len(p), nil
-}
-
 // Node returns member i; it fails the test when the member is down.
 func (c *Cluster) Node(i int) *raftlock.Node {
 	c.tb.Helper()
+	if !c.isAlive("Node") {
+		return c.roll.list()[i].last()
+	}
 	n := c.running(i)
 	if n == nil {
 		c.tb.Fatalf("testcluster: member %d is down", i)
 	}
 	return n
+}
+
+// last returns the member as it ran last, nil if it never did.
+func (m *member) last() *raftlock.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.former
 }
 
 // running returns member i, nil when it is down.
@@ -225,6 +231,9 @@ func (c *Cluster) running(i int) *raftlock.Node {
 // Leader waits for a leader that a majority follows and returns its number.
 func (c *Cluster) Leader() int {
 	c.tb.Helper()
+	if !c.isAlive("Leader") {
+		return -1
+	}
 	leader := -1
 	c.wait("a leader", func() bool {
 		leader = c.leader()
@@ -312,6 +321,9 @@ func (c *Cluster) wait(what string, holds func() bool) {
 // over; its disk keeps what was durable.
 func (c *Cluster) Crash(i int) {
 	c.tb.Helper()
+	if !c.isAlive("Crash") {
+		return
+	}
 	if !c.crash(i) {
 		c.tb.Fatalf("testcluster: member %d is down already", i)
 	}
@@ -342,6 +354,9 @@ func (c *Cluster) crash(i int) bool {
 // CrashLeader crashes the leader and returns its number.
 func (c *Cluster) CrashLeader() int {
 	c.tb.Helper()
+	if !c.isAlive("CrashLeader") {
+		return -1
+	}
 	i := c.Leader()
 	c.Crash(i)
 	return i
@@ -351,15 +366,26 @@ func (c *Cluster) CrashLeader() int {
 // does not wait for it.
 func (c *Cluster) Restart(i int) {
 	c.tb.Helper()
+	if !c.isAlive("Restart") {
+		return
+	}
 	c.start(i)
 }
 
 // Isolate cuts member i off from all others, until Heal.
-func (c *Cluster) Isolate(i int) { c.network.Isolate(c.roll.list()[i].addr) }
+func (c *Cluster) Isolate(i int) {
+	if !c.isAlive("Isolate") {
+		return
+	}
+	c.network.Isolate(c.roll.list()[i].addr)
+}
 
 // Partition cuts the members into groups that do not reach each other, until
 // Heal. A member that is in no group is alone.
 func (c *Cluster) Partition(groups ...[]int) {
+	if !c.isAlive("Partition") {
+		return
+	}
 	var addrs [][]string
 	for _, m := range c.roll.list() {
 		addrs = append(addrs, []string{m.addr})
@@ -375,7 +401,12 @@ func (c *Cluster) Partition(groups ...[]int) {
 }
 
 // Heal mends all that Isolate and Partition have cut.
-func (c *Cluster) Heal() { c.network.Heal() }
+func (c *Cluster) Heal() {
+	if !c.isAlive("Heal") {
+		return
+	}
+	c.network.Heal()
+}
 
 // cleanup compares the members' tables and stops them.
 func (c *Cluster) cleanup() {
@@ -384,6 +415,8 @@ func (c *Cluster) cleanup() {
 	for i := range c.roll.list() {
 		c.MendDisk(i)
 	}
+	defer c.journal.show(c.tb)
+	defer tellLeft(c.tb)
 	defer c.end()
 	c.mu.Lock()
 	clients := c.mu.clients
@@ -393,6 +426,7 @@ func (c *Cluster) cleanup() {
 	}
 	if !c.tb.Failed() {
 		c.compare()
+		c.checkReleased()
 	}
 }
 

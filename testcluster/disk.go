@@ -117,21 +117,39 @@ func (d *faultyDisk) InstallSnapshot(meta *raftpb.SnapshotMetadata, hard *raftpb
 // HangDisk lets every write to member i's disk block, as a dying disk or a
 // stalled volume does, until MendDisk. The member runs on: a leader gives its
 // leadership away after two election time-outs.
-func (c *Cluster) HangDisk(i int) { c.roll.list()[i].faults.hang() }
+func (c *Cluster) HangDisk(i int) {
+	if !c.isAlive("HangDisk") {
+		return
+	}
+	c.roll.list()[i].faults.hang()
+}
 
 // FailDisk lets every write to member i's disk fail, until MendDisk. The member
 // ends with its next write (Node(i).Err says why), and counts as crashed from
 // then on: Restart starts it again.
-func (c *Cluster) FailDisk(i int) { c.roll.list()[i].faults.fail() }
+func (c *Cluster) FailDisk(i int) {
+	if !c.isAlive("FailDisk") {
+		return
+	}
+	c.roll.list()[i].faults.fail()
+}
 
 // MendDisk ends what HangDisk and FailDisk did. The end of the test does the
 // same for every disk.
-func (c *Cluster) MendDisk(i int) { c.roll.list()[i].faults.mend() }
+func (c *Cluster) MendDisk(i int) {
+	if !c.isAlive("MendDisk") {
+		return
+	}
+	c.roll.list()[i].faults.mend()
+}
 
 // LoseDisk crashes member i, if it runs, and takes all that is on its disk. After
 // a Restart it comes with an empty one, and ends with raftlock.ErrDiskLost, unless
 // another member's ReplaceMember was called before.
 func (c *Cluster) LoseDisk(i int) {
+	if !c.isAlive("LoseDisk") {
+		return
+	}
 	c.crash(i)
 	m := c.roll.list()[i]
 	m.mu.Lock()

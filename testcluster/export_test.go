@@ -1,6 +1,9 @@
 package testcluster
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"testing"
+)
 
 // WithTLS is WithGRPC for clients that use TLS.
 func WithTLS(server *tls.Config) Option {
@@ -24,3 +27,12 @@ func (c *Cluster) KeepDisk(i int) (putBack func()) {
 		m.mu.disk, m.mu.initial = disk, initial
 	}
 }
+
+// Journal is what keeps the members' log.
+type Journal = journal
+
+// NewJournal returns an empty one.
+func NewJournal() *Journal { return &journal{} }
+
+// Show is show.
+func (j *journal) Show(tb testing.TB) { j.show(tb) }

@@ -29,6 +29,9 @@ func WithGRPC() Option {
 // does not know them. It fails the test of another cluster.
 func (c *Cluster) ClientConfig() client.Config {
 	c.tb.Helper()
+	if !c.isAlive("ClientConfig") {
+		return client.Config{}
+	}
 	if c.front == nil {
 		c.tb.Fatal("testcluster: ClientConfig needs a cluster made WithGRPC")
 	}
@@ -46,6 +49,9 @@ func (c *Cluster) ClientConfig() client.Config {
 // test when client.Dial fails.
 func (c *Cluster) Dial(cfg client.Config) *Client {
 	c.tb.Helper()
+	if !c.isAlive("Dial") {
+		return &Client{cluster: c, machine: newMachine()}
+	}
 	if c.front == nil {
 		c.tb.Fatal("testcluster: Dial needs a cluster made WithGRPC")
 	}

@@ -54,6 +54,9 @@ func goes[T any](ctx context.Context, p *passage, call func(ctx context.Context,
 	m := p.client.machine
 	m.stand()
 	defer m.stand()
+	if p.client.cluster.isOver() {
+		return result, p.fail(errOver)
+	}
 	if p.client.remote != nil {
 		return call(ctx, p.client.remote, false)
 	}

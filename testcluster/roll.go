@@ -42,6 +42,9 @@ func (r *roll) enter() int {
 // [raftlock.Node] tells. Members are taken away by their Node's RemoveMember.
 func (c *Cluster) Add() int {
 	c.tb.Helper()
+	if !c.isAlive("Add") {
+		return -1
+	}
 	i := c.roll.enter()
 	m := c.roll.list()[i]
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -10,7 +10,7 @@
 //	}
 //
 // Inside a testing/synctest bubble everything works unchanged and time is
-// virtual: ten minutes of TTL cost milliseconds. Give New the bubble's own t.
+// virtual: ten minutes of TTL cost less than a second. Give New the bubble's own t.
 //
 // Members crash and start again (Crash, Restart), the network between them breaks
 // (Isolate, Partition, Heal), and so do their disks (HangDisk, FailDisk, MendDisk,
@@ -27,5 +27,32 @@
 // of its own.
 //
 // When the test ends, New's cleanup mends network and disks and compares the lock
-// tables of all running members: a difference fails the test.
+// tables of all running members: a difference fails the test. RequireReleased has
+// it fail for a forgotten lock, too. What the members log is shown if the test
+// fails.
+//
+// # In a bubble
+//
+// Time passes only while every goroutine of the bubble waits for something in the
+// bubble. So code under test does there what it always does, but:
+//
+//   - It waits for no real socket, pipe or process: time would stand still. The
+//     cluster's own connections are in memory.
+//   - What it uses is made in the bubble: no clients in package variables.
+//   - It holds no mutex while it waits for time to pass.
+//   - It ends its goroutines before the test's function returns: holds are
+//     released, contexts cancelled.
+//
+// A holder for an hour, in seconds:
+//
+//	synctest.Test(t, func(t *testing.T) { // this t, not the outer one
+//		c := testcluster.New(t, 3)
+//		held, err := client.Hold(t.Context(), c.Client(), "a", client.WithTTL(time.Minute))
+//		…
+//		defer held.Release(context.Background())
+//		time.Sleep(time.Hour) // renewed all the time
+//	})
+//
+// docs/testing.md has more of that, and what the cluster says to a test that does
+// otherwise.
 package testcluster

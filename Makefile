@@ -97,9 +97,9 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 
 # The tests print what it takes to draw the same moments again.
 .PHONY: torture
-torture: ## kill all members for TORTURE (10m), then break every system call of a life
+torture: ## kill all members for TORTURE (10m), then break each step and byte of a life
 	$(GO) test ./internal/e2e -run '^TestKillAll$$' -v -count=1 -timeout 0 -e2e.torture=$(TORTURE)
-	RAFTLOCK_EVERY=1 $(GO) test ./internal/walstore ./embed -run 'AtEverySystemCall$$' -v -count=1 -timeout 0
+	RAFTLOCK_EVERY=1 $(GO) test ./internal/walstore ./embed -run 'AtEverySystemCall$$|DamagedSnapshot' -v -count=1 -timeout 0
 
 .PHONY: cover
 cover: ## measure how much of the code, generated aside, the tests reach

@@ -41,6 +41,7 @@ var arrows = map[string][]string{
 
 	"prommetrics": {"client"},
 	"fence":       {},
+	"history":     {"client", "pb", "internal/clock"},
 
 	"internal/walstore":      {""},
 	"internal/peerwire":      {""},

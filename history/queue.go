@@ -1,0 +1,240 @@
+package history
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sort"
+	"time"
+)
+
+// waits are the calls of one ClientID that wait for one lock.
+type waits struct {
+	ops       []int
+	last      []lastTwo // of the calls up to here; nil until it is asked for
+	cancelled bool      // some may have been ended by hand
+}
+
+// lastTwo are the two calls that last longest.
+type lastTwo struct {
+	op             int
+	until, another time.Duration
+}
+
+func (l *lock) waitsOf(clientID string) *waits {
+	w := l.waits[clientID]
+	if w == nil {
+		w = &waits{}
+		l.waits[clientID] = w
+	}
+	return w
+}
+
+func (w *waits) add(i int) { w.ops = append(w.ops, i) }
+
+// in returns the one call that can be behind a place which was seen in a queue,
+// -1 if there are several, or none.
+func (w *waits) in(x *index, from, to time.Duration) int {
+	if w.last == nil {
+		w.sort(x)
+	}
+	begun := sort.Search(len(w.ops), func(i int) bool { return x.ops[w.ops[i]].From > to })
+	if begun == 0 {
+		return -1
+	}
+	if last := w.last[begun-1]; last.until >= from && last.another < from {
+		return last.op
+	}
+	return -1
+}
+
+func (w *waits) sort(x *index) {
+	slices.SortStableFunc(w.ops, func(a, b int) int { return cmp.Compare(x.ops[a].From, x.ops[b].From) })
+	last := lastTwo{op: -1, until: -1, another: -1}
+	for _, i := range w.ops {
+		if until := lasts(&x.ops[i]); until > last.until {
+			last = lastTwo{i, until, last.until}
+		} else {
+			last.another = max(last.another, until)
+		}
+		w.last = append(w.last, last)
+	}
+}
+
+// lasts is until when a call may have a place in the queue. Without an answer it
+// may have it for ever.
+func lasts(o *Op) time.Duration {
+	switch {
+	case o.Outcome == Unknown || o.Outcome == Open, o.Outcome == OK && o.Call == Enqueue:
+		return never
+	}
+	return o.To
+}
+
+// stay is a wait that is known to have stood in the queue, and when.
+type stay struct {
+	op    int // the call that waits
+	proof int // what shows it
+	from  time.Duration
+	until time.Duration // it may have lost its place from here on
+	token int64         // what it was granted in the end
+}
+
+// stays finds the Acquires that are known to stand in the queue, by a look that
+// lists them.
+func (l *lock) stays(x *index) map[int]*stay {
+	found := map[int]*stay{}
+	for _, look := range l.lists(x) {
+		for _, op := range look.calls {
+			if op < 0 || x.ops[op].Call != Acquire || x.ops[op].Outcome == Failed {
+				continue
+			}
+			s := &stay{
+				op: op, proof: look.op, from: x.ops[look.op].To, token: x.ops[op].Token,
+				until: x.keeps(op),
+			}
+			if old := found[op]; old == nil || s.from < old.from {
+				found[op] = s
+			}
+		}
+	}
+	return found
+}
+
+// list is a queue as a look shows it, with the calls that wait, -1 where it is not
+// certain which.
+type list struct {
+	op    int
+	calls []int
+}
+
+func (l *lock) lists(x *index) (lists []list) {
+	for _, s := range l.sights {
+		o := &x.ops[s.op]
+		if s.seen == nil || o.Call != Look {
+			continue
+		}
+		shown := list{op: s.op}
+		for _, place := range s.seen.Queue {
+			call := -1
+			if w := l.waits[place.ClientID]; w != nil && !w.cancelled {
+				call = w.in(x, o.From, o.To)
+			}
+			shown.calls = append(shown.calls, call)
+		}
+		lists = append(lists, shown)
+	}
+	return lists
+}
+
+// keeps is until when a call has its place for certain, once it has it. A caller
+// that is cut off comes back, and to the end of the queue if its place is gone:
+// because nobody claimed it, or because the wait was over in the table.
+func (x *index) keeps(op int) time.Duration {
+	o := &x.ops[op]
+	d := x.bounds.Keeps
+	if o.Timeout > 0 {
+		d = min(d, o.Timeout)
+	}
+	return o.From + atLeast(d)
+}
+
+// checkQueue holds that waiters are served by priority, then in order of arrival.
+// Only what is certain counts: a wait stood in the queue when somebody saw it
+// there, and kept its place for Bounds.Keeps since it was called for, or for its
+// own timeout. Within that time nobody may be granted the lock who asked for it after that, with no greater
+// priority, or who stood behind it in a queue that somebody saw.
+func (l *lock) checkQueue(x *index) {
+	for _, shown := range l.lists(x) {
+		l.checkList(x, shown)
+	}
+	var stays []*stay
+	for _, s := range l.stays(x) {
+		if s.token > 0 {
+			stays = append(stays, s)
+		}
+	}
+	slices.SortFunc(stays, func(a, b *stay) int {
+		if c := cmp.Compare(x.ops[a.op].Priority, x.ops[b.op].Priority); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.op, b.op)
+	})
+	l.checkOvertaking(x, stays)
+}
+
+// checkList is about the order in which a look shows a queue.
+func (l *lock) checkList(x *index, shown list) {
+	ahead := -1 // who has the greatest token of those ahead
+	for _, call := range shown.calls {
+		if call < 0 || !x.ops[call].extends() {
+			continue
+		}
+		if ahead < 0 {
+			ahead = call
+			continue
+		}
+		x.report.compared(QueueOrder)
+		if g := l.byToken[x.ops[call].Token]; g.token < x.ops[ahead].Token && g.exists < x.keeps(ahead) {
+			x.broken(QueueOrder, ahead, call, "operation %d shows the first ahead of the second in the queue of lock %q, and the second was served before it",
+				shown.op+1, l.name)
+		}
+		if x.ops[call].Token > x.ops[ahead].Token {
+			ahead = call
+		}
+	}
+}
+
+// checkOvertaking looks, for each stay, at the grants with smaller tokens that
+// became known while it kept its place: the one that was asked for last must not
+// have been asked for after the stay was seen. Stays are ordered by priority, so
+// that grants of no greater priority are added as they go.
+func (l *lock) checkOvertaking(x *index, stays []*stay) {
+	var known []time.Duration // when the grants up to here are all known
+	var order []int           // grants by priority, those that did not wait first
+	priorities := make([]int32, len(l.grants))
+	for rank, g := range l.grants {
+		known = append(known, g.exists)
+		if rank > 0 {
+			known[rank] = max(known[rank], known[rank-1])
+		}
+		priorities[rank] = l.priority(x, g)
+		if g.known {
+			order = append(order, rank)
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(priorities[a], priorities[b]), cmp.Compare(a, b))
+	})
+	asked := newPrefixMax(len(l.grants))
+	for _, s := range stays {
+		for len(order) > 0 && priorities[order[0]] <= x.ops[s.op].Priority {
+			g := l.grants[order[0]]
+			asked.raise(order[0], g.bornAfter, g.firstSeen)
+			order = order[1:]
+		}
+		own, _ := slices.BinarySearchFunc(l.grants, s.token, func(g *grant, token int64) int { return cmp.Compare(g.token, token) })
+		within := sort.Search(len(known), func(i int) bool { return known[i] >= s.until })
+		born, by := asked.below(min(own, within))
+		if by < 0 {
+			continue
+		}
+		x.report.compared(QueueOrder)
+		if born > s.from {
+			x.broken(QueueOrder, s.op, by, "operation %d shows the first in the queue of lock %q by %v, the second asked for it after that with no greater priority, and was served before it",
+				s.proof+1, l.name, round(s.from))
+		}
+	}
+}
+
+// priority is the greatest that a grant's identity has asked with. Who does not
+// wait comes behind all who do.
+func (l *lock) priority(x *index, g *grant) int32 {
+	greatest := int32(math.MinInt32)
+	for _, i := range l.asks[g.owner] {
+		if o := &x.ops[i]; o.Wait {
+			greatest = max(greatest, o.Priority)
+		}
+	}
+	return greatest
+}

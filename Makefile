@@ -19,6 +19,9 @@ APICHECK ?= ../shared/apicheck
 # A module of its own, so that nobody depends on its database.
 SQLROW := fence/sqlrow
 
+# What a stranger has: a module that uses only what is exported.
+STRANGER := examples/stranger
+
 TOOLS := internal/tools
 TOOL  := $(GO) tool -modfile=$(TOOLS)/go.mod
 
@@ -34,6 +37,7 @@ build: ## compile every package
 test: ## run every test
 	$(GO) test ./...
 	$(GO) -C $(SQLROW) test ./...
+	$(GO) -C $(STRANGER) test ./...
 
 .PHONY: race
 race: ## run every test under the race detector (needs a C compiler)
@@ -55,6 +59,7 @@ lint-vet:
 	$(GO) vet ./...
 	$(GO) -C $(TOOLS) vet ./...
 	$(GO) -C $(SQLROW) vet ./...
+	$(GO) -C $(STRANGER) vet ./...
 
 .PHONY: lint-static
 lint-static:

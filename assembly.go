@@ -141,8 +141,8 @@ func identityFor(cfg *Config, found *Identity, now *roster) (Identity, error) {
 	case now != nil && now.byNode(id.Members[id.Name].NodeID) == nil:
 		return Identity{}, fmt.Errorf("%w, as its own log says: %s", ErrRemoved, removedRemedy)
 	case now != nil && !namesFit(cfg, &id, now):
-		return Identity{}, fmt.Errorf("%w: InitialCluster names %s, the cluster was made with %s and has %s by now, as far as this member knows",
-			ErrWrongCluster, nameList(cfg.InitialCluster), nameList(id.Members), nameList(memberIDs(now)))
+		return Identity{}, fmt.Errorf("%w: InitialCluster names %s, the member was first started with %s, and the cluster has %s by now, as far as this member knows",
+			ErrWrongCluster, nameList(memberNames(cfg.InitialCluster)), nameList(id.firstNames()), nameList(memberNames(memberIDs(now))))
 	default:
 		return id, nil
 	}
@@ -152,7 +152,7 @@ func identityFor(cfg *Config, found *Identity, now *roster) (Identity, error) {
 // start, or the present ones: one that was away during a change has the old list.
 func namesFit(cfg *Config, id *Identity, now *roster) bool {
 	names := memberNames(cfg.InitialCluster)
-	return slices.Equal(names, memberNames(id.Members)) || slices.Equal(names, memberNames(memberIDs(now)))
+	return slices.Equal(names, id.firstNames()) || slices.Equal(names, memberNames(memberIDs(now)))
 }
 
 // randomID returns a random number other than 0, raft's "nobody", and in the
@@ -260,7 +260,7 @@ func (a *assembly) join(mine Identity, theirs *hello) error {
 			joined.Members[name] = m
 		}
 	}
-	joined.Joined, joined.JoinedAt, joined.Started = true, theirs.MembersAt, true
+	joined.Joined, joined.JoinedAt, joined.Started, joined.Configured = true, theirs.MembersAt, true, a.hello.Initial
 	a.mu.Lock()
 	a.mu.told = theirs.Addresses
 	a.mu.Unlock()

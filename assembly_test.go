@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -373,6 +374,7 @@ func TestJoin(t *testing.T) {
 	want := id
 	want.ClusterID, want.Joined, want.JoinedAt, want.Started = 9, true, 42, true
 	want.Members = map[string]MemberID{"a": {1, 1}, "b": {2, 2}, "c": {id.Incarnation, id.Incarnation}}
+	want.Configured = []string{"a", "b", "c", "d"}
 	if !sameIdentity(got, want) || newcomer.toldAddress("a") != "elsewhere" {
 		t.Errorf("joined as %+v, want %+v", got, want)
 	}
@@ -383,6 +385,18 @@ func TestJoin(t *testing.T) {
 	known, err := recall(&Config{newest: newestFormat}, found)
 	if err != nil || known.now != nil || known.members.index != 42 || known.members.voters() != 0 {
 		t.Errorf("recalls %+v, %v", known, err)
+	}
+	// With what it was given at first, or what there is by now, and nothing else.
+	now := rosterOf(&want)
+	now.records = now.records[1:] // a is gone
+	for names, fits := range map[string]bool{"abcd": true, "bc": true, "abc": false, "bcd": false} {
+		cfg.InitialCluster = map[string]string{}
+		for _, name := range strings.Split(names, "") {
+			cfg.InitialCluster[name] = "x"
+		}
+		if _, err := identityFor(&cfg, found.Identity, now); (err == nil) != fits || !fits && !errors.Is(err, ErrWrongCluster) {
+			t.Errorf("starts with %s again: %v", names, err)
+		}
 	}
 }
 

@@ -153,7 +153,7 @@ func (c *Config) validate() error {
 		fault("ClusterName", "%s", why)
 	}
 	if _, ok := c.InitialCluster[c.Name]; !ok {
-		fault("InitialCluster", "does not name this member %q; it names %s", c.Name, nameList(c.InitialCluster))
+		fault("InitialCluster", "does not name this member %q; it names %s", c.Name, nameList(memberNames(c.InitialCluster)))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.InitialCluster)) {
 		if why := badName(name); why != "" {
@@ -210,6 +210,6 @@ func badName(name string) string {
 	return ""
 }
 
-func nameList[V any](members map[string]V) string {
-	return "[" + strings.Join(slices.Sorted(maps.Keys(members)), ", ") + "]"
+func nameList(names []string) string {
+	return "[" + strings.Join(names, ", ") + "]"
 }

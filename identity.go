@@ -38,6 +38,17 @@ type Identity struct {
 	Joined bool `json:"joined,omitempty"`
 	// JoinedAt is how far in the log Members reach that a joined member was told.
 	JoinedAt uint64 `json:"joined_at,string,omitempty"`
+	// Configured are the names in InitialCluster when a joined member came, which
+	// may have been others than it was told of.
+	Configured []string `json:"configured,omitempty"`
+}
+
+// firstNames are the names in InitialCluster at the member's first start.
+func (id Identity) firstNames() []string {
+	if len(id.Configured) > 0 {
+		return id.Configured
+	}
+	return memberNames(id.Members)
 }
 
 // nodeID is the member's id in raft; 0 before there is a cluster.

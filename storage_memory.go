@@ -240,7 +240,7 @@ func cloneHardState(h *raftpb.HardState) *raftpb.HardState {
 }
 
 func cloneIdentity(id Identity) *Identity {
-	id.Members = maps.Clone(id.Members)
+	id.Members, id.Configured = maps.Clone(id.Members), slices.Clone(id.Configured)
 	return &id
 }
 
@@ -248,5 +248,6 @@ func cloneIdentity(id Identity) *Identity {
 func sameIdentity(a, b Identity) bool {
 	return maps.Equal(a.Members, b.Members) && a.Name == b.Name && a.ClusterName == b.ClusterName &&
 		a.Incarnation == b.Incarnation && a.ClusterID == b.ClusterID &&
-		a.Started == b.Started && a.Joined == b.Joined && a.JoinedAt == b.JoinedAt
+		a.Started == b.Started && a.Joined == b.Joined && a.JoinedAt == b.JoinedAt &&
+		slices.Equal(a.Configured, b.Configured)
 }

@@ -42,7 +42,7 @@ func snapshotTests() []contractTest {
 // Joined is ID of a member that was admitted to a running cluster.
 func Joined() raftlock.Identity {
 	id := ID()
-	id.Joined, id.JoinedAt = true, 42
+	id.Joined, id.JoinedAt, id.Configured = true, 42, []string{"n1", "n9"}
 	return id
 }
 

@@ -98,7 +98,7 @@ func sameIdentity(a, b raftlock.Identity) bool {
 }
 
 func cloneIdentity(id raftlock.Identity) *raftlock.Identity {
-	id.Members = maps.Clone(id.Members)
+	id.Members, id.Configured = maps.Clone(id.Members), slices.Clone(id.Configured)
 	return &id
 }
 

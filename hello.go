@@ -108,11 +108,12 @@ func (h *hello) judgeMembers(theirs *hello) error {
 		return refused("%s belongs to another cluster %q (id %x) than this member (id %x)",
 			theirs.Name, h.ClusterName, theirs.ClusterID, h.ClusterID)
 	}
-	if err := h.judgeUs(theirs); err != nil {
-		return err
-	}
-	if err := h.judgeThem(theirs); err != nil {
-		return err
+	us, them := h.judgeUs(theirs), h.judgeThem(theirs)
+	switch removed := errors.Is(them, errRemovedThere); {
+	case us != nil && (!removed || !errors.Is(us, errRefused)):
+		return us
+	case them != nil:
+		return them // that it was removed one must hear also who does not know this member
 	}
 	if h.Members == nil && theirs.Members == nil && !slices.Equal(h.Initial, theirs.Initial) {
 		return refused("%s was given the initial members %v, this member %v", theirs.Name, theirs.Initial, h.Initial)

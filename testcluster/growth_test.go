@@ -439,3 +439,32 @@ func TestNameComesBack(t *testing.T) {
 		tr.stop(t)
 	})
 }
+
+// A removed member that comes back late hears of it from members that it does not
+// know: all those that it knew have been replaced.
+func TestRemovedAndOthersReplaced(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+		gone := follower(c)
+		c.Crash(gone)
+		if err := c.Node(c.Leader()).RemoveMember(limit(t, time.Minute), name(gone)); err != nil {
+			t.Fatal(err)
+		}
+		c.Add()
+		votes(t, c, 3)
+		for i := range 3 {
+			if i == gone {
+				continue
+			}
+			c.LoseDisk(i)
+			if err := c.Node(c.Leader()).ReplaceMember(limit(t, time.Minute), name(i)); err != nil {
+				t.Fatal(err)
+			}
+			c.Restart(i)
+			votes(t, c, 3)
+		}
+		c.Restart(gone)
+		if err := over(t, c.Node(gone)); !errors.Is(err, raftlock.ErrRemoved) {
+			t.Errorf("it has ended with %v", err)
+		}
+	})
+}

@@ -17,9 +17,9 @@ type Clock struct {
 	warp *Warp // nil for package time
 }
 
-// Of is the clock that a client lives by, so that who uses the client counts in
-// the same time: what its method Clock returns, and package time for a client
-// that has none, as those of other modules.
+// Of is the clock that something lives by, a client or the disk of a member, so
+// that who uses it counts in the same time: what its method Clock returns, and
+// package time for what has none, as whatever other modules make.
 func Of(c any) Clock {
 	if machine, ok := c.(interface{ Clock() Clock }); ok {
 		return machine.Clock()
@@ -33,6 +33,14 @@ func (c Clock) Now() time.Time {
 		return c.warp.now()
 	}
 	return time.Now()
+}
+
+// Await blocks while the clock stands still, at most until done is closed. A
+// process that is stopped does nothing: who asks for that waits here.
+func (c Clock) Await(done <-chan struct{}) {
+	if c.warp != nil {
+		c.warp.await(done)
+	}
 }
 
 // NewTimer returns a timer that fires once after d.

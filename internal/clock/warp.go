@@ -15,6 +15,7 @@ type Warp struct {
 		sync.Mutex
 		rate   float64 // own seconds for each of package time
 		paused bool
+		goesOn chan struct{} // closed by the end of the pause that lasts
 		real   time.Time     // of the last change, by package time; of the pause while it lasts
 		own    time.Time     // the same instant by this clock
 		slept  time.Duration // in pauses that ended with Wake
@@ -50,7 +51,9 @@ func (w *Warp) Pause() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.settle()
-	w.mu.paused = true
+	if !w.mu.paused {
+		w.mu.paused, w.mu.goesOn = true, make(chan struct{})
+	}
 	w.reschedule()
 }
 
@@ -72,6 +75,27 @@ func (w *Warp) Wake() {
 	w.reschedule()
 }
 
+// Paused reports whether the clock stands still.
+func (w *Warp) Paused() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.paused
+}
+
+// await waits until the clock goes, or done is closed.
+func (w *Warp) await(done <-chan struct{}) {
+	w.mu.Lock()
+	paused, goesOn := w.mu.paused, w.mu.goesOn
+	w.mu.Unlock()
+	if !paused {
+		return
+	}
+	select {
+	case <-goesOn:
+	case <-done:
+	}
+}
+
 // Here is an instant of package time as a machine with this clock tells it that
 // learns now how long it is until then.
 func (w *Warp) Here(t time.Time) time.Time {
@@ -89,6 +113,7 @@ func (w *Warp) endPause() time.Duration {
 	now := time.Now()
 	length := w.scale(now.Sub(w.mu.real))
 	w.mu.paused, w.mu.real = false, now
+	close(w.mu.goesOn)
 	return length
 }
 

@@ -34,6 +34,37 @@ func TestSkewRate(t *testing.T) {
 	})
 }
 
+// What waits for the clock to go waits as long as the pause, or its own end.
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWarp()
+		Clock{}.Await(nil) // package time never stands still
+		w.Clock().Await(nil)
+		for range 2 {
+			begun := time.Now()
+			w.Pause()
+			w.Pause()
+			time.AfterFunc(time.Minute, w.Resume)
+			done := make(chan struct{})
+			time.AfterFunc(time.Second, func() { close(done) })
+			w.Clock().Await(done)
+			if took := time.Since(begun); took != time.Second {
+				t.Errorf("who waits for a second at most has waited for %v", took)
+			}
+			if !w.Paused() {
+				t.Error("the clock goes before the end of its pause")
+			}
+			w.Clock().Await(nil)
+			if took := time.Since(begun); took != time.Minute {
+				t.Errorf("a pause of a minute has lasted %v", took)
+			}
+			if w.Paused() {
+				t.Error("the clock stands still after its pause")
+			}
+		}
+	})
+}
+
 // What a machine is told is so and so far away is that far away by its clock.
 func TestHere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -11,9 +11,9 @@
 //
 // The contract of raftlock.Transport, and no more of it than TCP gives: a
 // frame that was handed over may be lost with everything behind it, never
-// alone. Frames of one stream arrive in the order of Send. Nothing is delayed
-// and nothing is drawn at random: wherever one event touches several streams
-// it takes them in the order in which they were dialled.
+// alone. Frames of one stream arrive in the order of Send, and at once in fair
+// weather. Wherever one event touches several streams it takes them in the
+// order in which they were dialled.
 //
 // The receiver gets the slice that the sender handed over. Nothing is copied,
 // so a sender that keeps writing into a frame it gave away shows up under the
@@ -37,6 +37,12 @@
 // [Network.Rejoin], [Network.Partition] by the next Partition (of nothing, to
 // end it). [Network.Heal] undoes all three.
 //
+// A link that is not cut has its weather ([Network.SetWeather]): frames take their
+// time, get lost, or reach the peer although the sender is told otherwise, so that
+// they come twice or late. It never changes what a stream is: see [Weather].
+// [Network.Seed], the link and the number of the frame decide what becomes of it,
+// so that the same frames meet the same fates again.
+//
 // A machine that dies with its network is Isolate, then Close. A process that
 // dies is only Close: its peers notice at once. Either comes back by serving
 // again under the same address, with a new Transport.
@@ -45,6 +51,6 @@
 //
 // Everything that waits, waits on a channel or a condition variable; no
 // goroutine exists but those in which accept runs; the only timers are those
-// of stalled streams. So a network lives inside a testing/synctest bubble, or
+// of stalled streams and of what is under way. So a network lives inside a testing/synctest bubble, or
 // outside of any, but must be used where it was made.
 package memnet

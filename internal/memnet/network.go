@@ -21,10 +21,14 @@ type Network struct {
 	// StallTimeout is how long after a cut the streams on the link break.
 	// Zero means DefaultStallTimeout. Set it before the first cut.
 	StallTimeout time.Duration
+	// Seed decides what becomes of frames in foul weather. Set it before the
+	// first stream is dialled.
+	Seed uint64
 
 	mu struct {
 		sync.Mutex
 		topology topology
+		skies    map[link]*sky
 		// listeners holds who serves at which address.
 		listeners map[string]*Transport
 		// wires holds every stream of which an end may still learn
@@ -41,6 +45,7 @@ type Network struct {
 func New() *Network {
 	n := &Network{}
 	n.mu.topology.heal()
+	n.mu.skies = make(map[link]*sky)
 	n.mu.listeners = make(map[string]*Transport)
 	n.mu.wires = make(map[uint64]*wire)
 	n.mu.changed = make(chan struct{})
@@ -88,8 +93,50 @@ func (n *Network) Partition(groups ...[]string) {
 	n.change(func(t *topology) { t.groups = kept })
 }
 
-// Heal undoes every Cut, Isolate and Partition.
+// SetWeather changes what befalls the frames that are sent from one address to
+// another from now on, in that direction only.
+func (n *Network) SetWeather(from, to string, w Weather) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sky(link{from, to}).set(w)
+}
+
+// Weather returns what SetWeather has set.
+func (n *Network) Weather(from, to string) Weather {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if w := n.sky(link{from, to}).weather.Load(); w != nil {
+		return *w
+	}
+	return Weather{}
+}
+
+// sky is the one over a link. Caller holds mu.
+func (n *Network) sky(l link) *sky {
+	s := n.mu.skies[l]
+	if s == nil {
+		s = newSky(n.Seed, l)
+		n.mu.skies[l] = s
+	}
+	return s
+}
+
+// roundTrip is how long it takes to open a stream.
+func (n *Network) roundTrip(from, to string) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	there := link{from, to}
+	return n.sky(there).crossing() + n.sky(there.back()).crossing()
+}
+
+// Heal undoes every Cut, Isolate and Partition, and lets the weather be fair
+// everywhere. What is under way arrives when it would have.
 func (n *Network) Heal() {
+	n.mu.Lock()
+	for _, s := range n.mu.skies {
+		s.set(Weather{})
+	}
+	n.mu.Unlock()
 	n.change((*topology).heal)
 }
 
@@ -157,12 +204,42 @@ func (n *Network) hangUp(end *stream) {
 
 func (n *Network) hangUpLocked(end *stream) {
 	end.close()
-	if end.stalled {
+	if end.stalled || end.parted {
 		return
 	}
+	end.out.delayEnd(end.sky.crossing())
 	end.other.fail(errors.New("closed by the peer"))
 	n.forget(end.wire)
 }
+
+// lose breaks a stream of which a frame got lost. On a cut link that shows later.
+func (n *Network) lose(end *stream) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !end.stalled {
+		n.breakWire(end.wire, errors.New("a frame was lost"))
+	}
+}
+
+// part breaks a stream for the end that sends. To the other one arrives what is
+// under way, late, and then the end.
+func (n *Network) part(end *stream, late time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case end.stalled || end.parted:
+	case end.other.parted:
+		n.breakWire(end.wire, errParted)
+	default:
+		end.parted = true
+		end.out.hold(late)
+		end.out.endRecv(errParted)
+		end.fail(errParted)
+	}
+}
+
+// errParted is what both ends are told, one of them later.
+var errParted = errors.New("the stream broke")
 
 // forget drops a stream of which both ends know that it is over. Caller holds
 // mu.
@@ -188,7 +265,7 @@ func (n *Network) connect(from *Transport, to string) (*stream, <-chan struct{},
 		return nil, nil, syscall.ECONNREFUSED
 	default:
 		n.mu.lastWire++
-		w := newWire(n.mu.lastWire, from, target, to)
+		w := newWire(n.mu.lastWire, from, target, n.sky(there), n.sky(there.back()))
 		n.mu.wires[w.id] = w
 		// Under mu, so that it cannot race with the wait in target's Close.
 		target.acceptors.Go(func() { target.receive(w.ends[1]) })

@@ -1,6 +1,9 @@
 package memnet
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // A pipe holds at most maxFrames frames and, once it holds one, maxBytes
 // bytes: what the buffers of a real connection would hold, and a little more.
@@ -9,13 +12,22 @@ const (
 	maxBytes  = 64 << 20
 )
 
+// parcel is a frame under way.
+type parcel struct {
+	frame []byte
+	due   time.Time // when it arrives; zero is at once
+}
+
 // pipe is one direction of a stream: a bounded queue. One goroutine may send
 // while another receives, and any may call the rest.
 type pipe struct {
 	mu struct {
 		sync.Mutex
-		queue [][]byte
+		queue []parcel
 		bytes int // of all frames in queue
+		// last is when all arrives that is under way, zero if nothing was delayed.
+		last  time.Time
+		alarm *time.Timer // wakes the receiver; nil until it is needed
 		// stalled: frames vanish on the way.
 		stalled bool
 		// sendErr refuses every further frame. The two errors are apart
@@ -36,7 +48,8 @@ func newPipe() *pipe {
 	return p
 }
 
-func (p *pipe) send(frame []byte) error {
+// send takes a frame that arrives after delay, and after those before it.
+func (p *pipe) send(frame []byte, delay time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.full(len(frame)) {
@@ -48,10 +61,21 @@ func (p *pipe) send(frame []byte) error {
 	if p.lossy() {
 		return nil
 	}
-	p.mu.queue = append(p.mu.queue, frame)
+	p.mu.queue = append(p.mu.queue, parcel{frame, p.after(delay)})
 	p.mu.bytes += len(frame)
 	p.moved.Broadcast()
 	return nil
+}
+
+// after is when something arrives that is sent now: not before what was sent
+// before it. Zero is at once. Caller holds mu.
+func (p *pipe) after(delay time.Duration) time.Time {
+	if delay > 0 {
+		if due := time.Now().Add(delay); due.After(p.mu.last) {
+			p.mu.last = due
+		}
+	}
+	return p.mu.last
 }
 
 // full reports whether a frame of that size has to wait. Caller holds mu.
@@ -69,26 +93,97 @@ func (p *pipe) lossy() bool { return p.mu.stalled || p.mu.recvErr != nil }
 func (p *pipe) recv() ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.mu.queue) == 0 && p.mu.recvErr == nil {
+	for !p.arrived() {
 		p.moved.Wait()
 	}
 	if len(p.mu.queue) == 0 {
 		return nil, p.mu.recvErr
 	}
-	frame := p.mu.queue[0]
-	p.mu.queue[0] = nil // the receiver's from now on: let go of it
+	frame := p.mu.queue[0].frame
+	p.mu.queue[0] = parcel{} // the receiver's from now on: let go of it
 	p.mu.queue = p.mu.queue[1:]
 	p.mu.bytes -= len(frame)
 	p.moved.Broadcast()
 	return frame, nil
 }
 
-// stall loses whatever is sent from now on.
+// arrived reports whether there is something to receive, a frame or the end, and
+// sees to it that the receiver is woken when there is. Caller holds mu.
+func (p *pipe) arrived() bool {
+	due := p.mu.last // of the end
+	switch {
+	case len(p.mu.queue) > 0:
+		due = p.mu.queue[0].due
+	case p.mu.recvErr == nil:
+		return false
+	}
+	if due.IsZero() { // no clock is asked where nothing is ever late
+		return true
+	}
+	wait := time.Until(due)
+	if wait <= 0 {
+		return true
+	}
+	if p.mu.alarm == nil {
+		p.mu.alarm = time.AfterFunc(wait, p.wake)
+	} else {
+		p.mu.alarm.Reset(wait)
+	}
+	return false
+}
+
+func (p *pipe) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moved.Broadcast()
+}
+
+// hold delays all that is under way, and the end behind it, by at most that.
+func (p *pipe) hold(late time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	due := p.after(late)
+	for i := range p.mu.queue {
+		p.mu.queue[i].due = due
+	}
+}
+
+// delayEnd delays the end, which is not there yet.
+func (p *pipe) delayEnd(delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.after(delay)
+}
+
+// failed is the error of the next send, nil if that is none.
+func (p *pipe) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.sendErr
+}
+
+// stall loses whatever is under way, and is sent from now on.
 func (p *pipe) stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mu.stalled = true
+	now := time.Now()
+	for i := range p.mu.queue {
+		if p.mu.queue[i].due.After(now) {
+			p.cutAt(i)
+			break
+		}
+	}
 	p.moved.Broadcast()
+}
+
+// cutAt loses the frames from the i-th on. Caller holds mu.
+func (p *pipe) cutAt(i int) {
+	for _, lost := range p.mu.queue[i:] {
+		p.mu.bytes -= len(lost.frame)
+	}
+	clear(p.mu.queue[i:])
+	p.mu.queue = p.mu.queue[:i]
 }
 
 // endSend tells the sender that the pipe has ended. The first cause stays.
@@ -112,7 +207,7 @@ func (p *pipe) endRecv(cause error) {
 func (p *pipe) drop(cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.queue, p.mu.bytes = nil, 0
+	p.mu.queue, p.mu.bytes, p.mu.last = nil, 0, time.Time{}
 	p.endRecvLocked(cause)
 }
 

@@ -15,11 +15,12 @@ type wire struct {
 	timer *time.Timer
 }
 
-func newWire(id uint64, from, to *Transport, addr string) *wire {
+// newWire makes a stream between two transports, under their skies.
+func newWire(id uint64, from, to *Transport, there, back *sky) *wire {
 	w := &wire{id: id}
-	there, back := newPipe(), newPipe()
-	dialler := &stream{wire: w, owner: from, local: from.addr, remote: addr, out: there, in: back}
-	acceptor := &stream{wire: w, owner: to, local: addr, remote: from.addr, out: back, in: there}
+	out, in := newPipe(), newPipe()
+	dialler := &stream{wire: w, owner: from, local: from.addr, remote: to.addr, out: out, in: in, sky: there}
+	acceptor := &stream{wire: w, owner: to, local: to.addr, remote: from.addr, out: in, in: out, sky: back}
 	dialler.other, acceptor.other = acceptor, dialler
 	w.ends = [2]*stream{dialler, acceptor}
 	return w
@@ -32,9 +33,14 @@ type stream struct {
 	owner         *Transport
 	local, remote string
 	out, in       *pipe
+	sky           *sky // over what this end sends
 	// stalled says that what this end sends is lost. Guarded by Network.mu;
 	// never reset, as a stream that may have lost a frame must not go on.
 	stalled bool
+	// parted says that this end was told that the stream broke, and the other
+	// one was not: it learns of it behind what is under way. Guarded by
+	// Network.mu.
+	parted bool
 }
 
 var _ raftlock.PeerStream = (*stream)(nil)
@@ -48,10 +54,24 @@ func (s *stream) Send(frame []byte) error {
 	if len(frame) > raftlock.MaxFrame {
 		return fmt.Errorf("memnet: send to %s: a frame of %d bytes is larger than MaxFrame, %d", s.remote, len(frame), raftlock.MaxFrame)
 	}
-	if err := s.out.send(frame); err != nil {
+	if err := s.send(frame); err != nil {
 		return fmt.Errorf("memnet: send to %s: %w", s.remote, err)
 	}
 	return nil
+}
+
+func (s *stream) send(frame []byte) error {
+	f := s.sky.next()
+	if f.lost {
+		err := s.out.failed()
+		s.owner.network.lose(s)
+		return err
+	}
+	err := s.out.send(frame, f.delay)
+	if f.told && err == nil {
+		s.owner.network.part(s, f.late)
+	}
+	return err
 }
 
 // Recv returns the next frame. When the peer is gone, what it sent before can
@@ -59,6 +79,7 @@ func (s *stream) Send(frame []byte) error {
 func (s *stream) Recv() ([]byte, error) {
 	frame, err := s.in.recv()
 	if err != nil {
+		s.out.endSend(err)
 		return nil, fmt.Errorf("memnet: receive from %s: %w", s.remote, err)
 	}
 	return frame, nil

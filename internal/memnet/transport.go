@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/raftlock/raftlock"
 )
@@ -58,6 +59,7 @@ func (t *Transport) Dial(ctx context.Context, addr string) (raftlock.PeerStream,
 
 func (t *Transport) dial(ctx context.Context, addr string) (*stream, error) {
 	for {
+		t.cross(ctx, addr)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -70,6 +72,21 @@ func (t *Transport) dial(ctx context.Context, addr string) (*stream, error) {
 		case <-ctx.Done():
 		case <-t.done:
 		}
+	}
+}
+
+// cross waits as long as the way to addr and back takes, unless it is cut short.
+func (t *Transport) cross(ctx context.Context, addr string) {
+	way := t.network.roundTrip(t.addr, addr)
+	if way == 0 {
+		return
+	}
+	timer := time.NewTimer(way)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-t.done:
 	}
 }
 

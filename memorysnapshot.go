@@ -46,6 +46,7 @@ func (m *MemoryStorage) SaveSnapshot(meta *raftpb.SnapshotMetadata) error {
 			return fmt.Errorf("raftlock: save snapshot: no entry %d of term %d", meta.GetIndex(), meta.GetTerm())
 		}
 		d.hard.Commit = new(max(d.hard.GetCommit(), meta.GetIndex()))
+		d.synced = max(d.synced, meta.GetIndex())
 		d.keep(meta)
 		return nil
 	})
@@ -69,7 +70,7 @@ func (m *MemoryStorage) InstallSnapshot(meta *raftpb.SnapshotMetadata, hard *raf
 			return fmt.Errorf("raftlock: install snapshot: state of term %d that commits %d, after term %d; the last entry is %d",
 				hard.GetTerm(), hard.GetCommit(), d.hard.GetTerm(), last)
 		}
-		d.hard = cloneHardState(hard)
+		d.hard, d.synced = cloneHardState(hard), hard.GetCommit()
 		if !has {
 			d.kept, d.entries = nil, nil
 		}

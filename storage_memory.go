@@ -46,6 +46,7 @@ type memoryDisk struct {
 	identity *Identity
 	kept     []*raftpb.SnapshotMetadata // what the log can stand on; empty before Bootstrap and Join
 	hard     *raftpb.HardState
+	synced   uint64 // what hard commits, as far as no power cut takes it back
 	entries  []*raftpb.Entry
 	files    map[uint64]memorySnapshot // the committed ones by index
 }
@@ -66,6 +67,42 @@ func (m *MemoryStorage) Reopen() *MemoryStorage {
 	again := &MemoryStorage{disk: m.disk}
 	m.disk.holder = again
 	return again
+}
+
+// ReopenTorn is Reopen after a power cut, which takes what was not synced. Of an
+// append that was under way, and is given again, a part is there: nothing, or the
+// term and the vote, or these and some of the entries, or all of it. The commit
+// index may be any since the last sync. pick chooses: it returns 0 to n.
+func (m *MemoryStorage) ReopenTorn(hard *raftpb.HardState, entries []*raftpb.Entry, pick func(n int) int) *MemoryStorage {
+	again := m.Reopen()
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	if len(m.disk.kept) > 0 && m.disk.hard != nil {
+		m.disk.tear(hard, entries, pick)
+	}
+	return again
+}
+
+func (d *memoryDisk) tear(hard *raftpb.HardState, entries []*raftpb.Entry, pick func(n int) int) {
+	commit := d.hard.GetCommit()
+	whole := hard
+	if raft.IsEmptyHardState(hard) {
+		hard, whole = d.hard, nil
+	}
+	parts := 1 + len(entries)
+	if whole != nil {
+		parts++
+	}
+	// What could not have been appended as a whole cannot have been begun.
+	switch kept := pick(parts); {
+	case kept == 0:
+	case kept == parts:
+		_ = d.append(whole, entries)
+	default:
+		uncommitted := &raftpb.HardState{Term: new(hard.GetTerm()), Vote: new(hard.GetVote()), Commit: new(commit)}
+		_ = d.append(uncommitted, entries[:kept-1])
+	}
+	d.hard.Commit = new(d.hard.GetCommit() - uint64(pick(int(d.hard.GetCommit()-d.synced))))
 }
 
 // Load implements Storage.
@@ -124,6 +161,7 @@ func (m *MemoryStorage) Bootstrap(id Identity) error {
 		}
 		first := newborn(*d.identity)
 		d.kept, d.hard = []*raftpb.SnapshotMetadata{first.Snapshot}, cloneHardState(first.Hard)
+		d.synced = first.Hard.GetCommit()
 		return nil
 	})
 }
@@ -207,6 +245,9 @@ func (d *memoryDisk) append(hard *raftpb.HardState, entries []*raftpb.Entry) err
 	if hard.GetTerm() < d.hard.GetTerm() || hard.GetCommit() < d.hard.GetCommit() || hard.GetCommit() > last {
 		return fmt.Errorf("raftlock: append: state of term %d that commits %d, after term %d and %d; the last entry is %d",
 			hard.GetTerm(), hard.GetCommit(), d.hard.GetTerm(), d.hard.GetCommit(), last)
+	}
+	if len(entries) > 0 || hard.GetTerm() != d.hard.GetTerm() || hard.GetVote() != d.hard.GetVote() {
+		d.synced = hard.GetCommit()
 	}
 	d.hard, d.entries = cloneHardState(hard), log
 	return nil

@@ -28,6 +28,7 @@ func (n *Node) await(ctx context.Context, c *call) (*failure, error) {
 	if f, err := n.awaitFormed(ctx); f != nil {
 		return f, err
 	}
+	n.clock.Await(ctx.Done()) // what comes to a stopped process arrives when it goes on
 	c.awaited.Store(true)
 	if !n.inbox.call(c) {
 		return memberGone, nil

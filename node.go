@@ -133,6 +133,8 @@ func open(cfg Config) (*Node, recalled, error) {
 		inbox:    newInbox(), log: raft.NewMemoryStorage(),
 		formed: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
 	}
+	n.clock = clock.Of(cfg.Storage)
+	n.inbox.clock, n.assembly.clock = n.clock, n.clock
 	n.started = n.clock.Now()
 	n.mu.addresses = map[string]string{cfg.Name: cfg.ClientAddress}
 	n.view.Store(&standing{changed: make(chan struct{})})
@@ -429,6 +431,7 @@ func (n *Node) loop(r *replica) error {
 	ticks := metronome{interval: n.cfg.TickInterval, last: n.inbox.clock.Now(), rest: 1}
 	var in arrivals
 	for {
+		n.clock.Await(n.ctx.Done())
 		if !r.quiet() || n.inbox.waiting() > 0 {
 			n.inbox.gather()
 		}

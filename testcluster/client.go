@@ -94,7 +94,7 @@ func (c *Client) at() (client.Client, error) {
 			continue
 		}
 		if node != c.mu.node {
-			c.mu.member, c.mu.node, c.mu.local = i, node, node.Client()
+			c.mu.member, c.mu.node, c.mu.local = i, node, outside{node.Client()}
 			if c.mu.policy != nil {
 				c.mu.local.SetRetryPolicy(*c.mu.policy)
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftlock/raftlock"
+	"github.com/raftlock/raftlock/internal/clock"
 	"github.com/raftlock/raftlock/internal/memnet"
 )
 
@@ -36,6 +37,7 @@ type Cluster struct {
 	roll    roll
 	front   *front // nil unless WithGRPC
 	journal journal
+	seed    uint64 // of the faults
 
 	mu struct {
 		sync.Mutex
@@ -68,6 +70,7 @@ func (c *Cluster) adopt(cl *Client) {
 type member struct {
 	name, addr string
 	faults     faults
+	warp       *clock.Warp
 
 	mu struct {
 		sync.Mutex
@@ -106,12 +109,13 @@ func New(tb testing.TB, size int, opts ...Option) *Cluster {
 	}
 	checkBubble(tb)
 	checkSockets(tb)
-	c := &Cluster{tb: tb, network: memnet.New()}
+	c := &Cluster{tb: tb, network: memnet.New(), seed: rand.Uint64()}
 	for _, opt := range opts {
 		opt(c)
 	}
+	c.network.Seed = c.seed
 	for range size {
-		c.roll.enter()
+		c.roll.enter(c.seed)
 	}
 	c.makeDisks()
 	tb.Cleanup(c.cleanup)
@@ -162,7 +166,7 @@ func (c *Cluster) start(i int) {
 	c.tb.Helper()
 	m := c.roll.list()[i]
 	if n := c.running(i); n != nil && hasEnded(n) {
-		c.crash(i) // it ended by itself
+		c.crash(i, (*faultyDisk).keep) // it ended by itself
 	}
 	present := c.present()
 	present[m.name] = m.addr
@@ -172,14 +176,14 @@ func (c *Cluster) start(i int) {
 		c.tb.Fatalf("testcluster: member %d runs already", i)
 	}
 	m.mu.disk = m.mu.disk.Reopen()
-	m.mu.hold = newFaultyDisk(m.mu.disk, &m.faults)
+	m.mu.hold = newFaultyDisk(m.mu.disk, &m.faults, m.warp.Clock())
 	m.mu.transport = c.network.Transport(m.addr)
 	if m.mu.initial == nil {
 		m.mu.initial = present
 	}
 	node, err := raftlock.Open(raftlock.Config{
 		Name: m.name, ClusterName: clusterName, InitialCluster: m.mu.initial,
-		Storage: m.mu.hold, Transport: m.mu.transport,
+		Storage: m.mu.hold, Transport: nic{m.mu.transport, m.mu.hold.process},
 		Logger:        slog.New(slog.NewTextHandler(&c.journal, nil)),
 		ClientAddress: c.clientAddress(i), TickInterval: tick, Limits: c.limits, Snapshots: c.snaps,
 	})
@@ -188,7 +192,7 @@ func (c *Cluster) start(i int) {
 	}
 	m.mu.node, m.mu.former, m.mu.removed = node, node, false
 	if c.front != nil {
-		c.front.open(clientAddress(i), node)
+		c.front.open(clientAddress(i), node, m.mu.hold.process)
 	}
 }
 
@@ -246,12 +250,12 @@ func (c *Cluster) Leader() int {
 func (c *Cluster) leader() int {
 	follows := map[string]string{}
 	for i, m := range c.roll.list() {
-		if n := c.running(i); n != nil {
+		if n := c.awake(i); n != nil {
 			follows[m.name], _ = n.Leader()
 		}
 	}
 	for i, m := range c.roll.list() {
-		n := c.running(i)
+		n := c.awake(i)
 		if n != nil && n.IsLeader() && isReady(n) && c.elected(n, m.name, follows) {
 			return i
 		}
@@ -324,20 +328,21 @@ func (c *Cluster) Crash(i int) {
 	if !c.isAlive("Crash") {
 		return
 	}
-	if !c.crash(i) {
+	if !c.crash(i, (*faultyDisk).keep) {
 		c.tb.Fatalf("testcluster: member %d is down already", i)
 	}
 }
 
-func (c *Cluster) crash(i int) bool {
+// crash stops a member; take leaves its disk as it will find it.
+func (c *Cluster) crash(i int, take func(*faultyDisk) *raftlock.MemoryStorage) bool {
 	m := c.roll.list()[i]
 	m.mu.Lock()
 	node, transport := m.mu.node, m.mu.transport
 	m.mu.node = nil
 	if node != nil {
 		m.mu.removed = endedWith(node, raftlock.ErrRemoved)
-		m.mu.disk = m.mu.disk.Reopen() // from now on the old member writes nothing
-		m.mu.hold.pull()
+		m.mu.disk = take(m.mu.hold) // from now on the old member writes nothing
+		m.mu.hold.pull()            // and sends nothing
 	}
 	m.mu.Unlock()
 	if node == nil {
@@ -346,6 +351,7 @@ func (c *Cluster) crash(i int) bool {
 	if c.front != nil {
 		defer c.front.shut(clientAddress(i)).stop()
 	}
+	m.warp.Resume()       // so that it can end
 	_ = transport.Close() // the network in memory has no error to tell
 	_ = node.Close()      // what the disk says to a member that has lost it is no news
 	return true
@@ -400,7 +406,8 @@ func (c *Cluster) Partition(groups ...[]int) {
 	c.network.Partition(addrs...)
 }
 
-// Heal mends all that Isolate and Partition have cut.
+// Heal ends all faults of the network. What is under way arrives when it would
+// have.
 func (c *Cluster) Heal() {
 	if !c.isAlive("Heal") {
 		return
@@ -411,9 +418,12 @@ func (c *Cluster) Heal() {
 // cleanup compares the members' tables and stops them.
 func (c *Cluster) cleanup() {
 	c.tb.Helper()
+	defer c.tellSeed()
 	c.Heal()
 	for i := range c.roll.list() {
 		c.MendDisk(i)
+		c.SkewRate(i, 0)
+		c.Resume(i)
 	}
 	defer c.journal.show(c.tb)
 	defer tellLeft(c.tb)
@@ -443,7 +453,7 @@ func (c *Cluster) end() {
 		}
 	}
 	for i := range c.roll.list() {
-		c.crash(i)
+		c.crash(i, (*faultyDisk).keep)
 	}
 	c.mu.work.Wait()
 }

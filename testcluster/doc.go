@@ -12,9 +12,23 @@
 // Inside a testing/synctest bubble everything works unchanged and time is
 // virtual: ten minutes of TTL cost less than a second. Give New the bubble's own t.
 //
-// Members crash and start again (Crash, Restart), the network between them breaks
-// (Isolate, Partition, Heal), and so do their disks (HangDisk, FailDisk, MendDisk,
-// LoseDisk). Add starts one more; a Node removes and replaces them.
+// # Faults
+//
+// Each is one call. Members crash and start again (Crash, CrashLeader, Restart), lose
+// with the power what was not on the disk (LoseUnsynced), stop and go on as
+// processes do (Pause, Resume), and have clocks that run too fast or too slow
+// (SkewRate). The leadership goes where it is sent (TransferLeadership).
+//
+// The network between members parts them (Isolate, Partition) or works in one
+// direction only (Cut), takes its time (Delay), and loses, repeats or holds up what
+// is sent (Drop, Duplicate, Reorder). Mend ends what was done to one link, Heal all
+// of it. Disks are slow, hang or fail (DelayDisk, HangDisk, FailDisk, MendDisk), or
+// are gone (LoseDisk).
+//
+// What chance decides about them comes from the seed: a test that fails is told it,
+// and has the same faults again WithSeed.
+//
+// Add starts one member more; a Node removes and replaces them.
 //
 // Each client is a machine of its own, with a clock (SkewRate) and a line to the
 // cluster: it is cut off (Cut, Mend), its answers get lost (DropAnswers), it is
@@ -26,9 +40,9 @@
 // ClientConfig is what client.Dial needs, and Dial makes such a client on a machine
 // of its own.
 //
-// When the test ends, New's cleanup mends network and disks and compares the lock
-// tables of all running members: a difference fails the test. RequireReleased has
-// it fail for a forgotten lock, too. What the members log is shown if the test
+// When the test ends, New's cleanup ends all faults and compares the lock tables
+// of all running members: a difference fails the test. RequireReleased has it
+// fail for a forgotten lock, too. What the members log is shown if the test
 // fails.
 //
 // # In a bubble

@@ -21,7 +21,7 @@ func (c *Cluster) KeepDisk(i int) (putBack func()) {
 	defer m.mu.Unlock()
 	disk, initial := m.mu.disk, m.mu.initial
 	return func() {
-		c.crash(i)
+		c.crash(i, (*faultyDisk).keep)
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.mu.disk, m.mu.initial = disk, initial
@@ -36,3 +36,18 @@ func NewJournal() *Journal { return &journal{} }
 
 // Show is show.
 func (j *journal) Show(tb testing.TB) { j.show(tb) }
+
+// Logged is what is in the log of a member that is down: how many entries, and the
+// term that it knows.
+func (c *Cluster) Logged(i int) (entries int, term uint64) {
+	c.tb.Helper()
+	m := c.roll.list()[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.disk = m.mu.disk.Reopen()
+	found, err := m.mu.disk.Load()
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	return len(found.Entries), found.Hard.GetTerm()
+}

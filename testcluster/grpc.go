@@ -90,10 +90,10 @@ type door struct {
 }
 
 // open has a member serve.
-func (f *front) open(address string, node *raftlock.Node) {
+func (f *front) open(address string, node *raftlock.Node, p process) {
 	service := lockservice.New(lockservice.Config{Client: node.Client(), Cluster: node.ClusterID, Leader: node.Leader})
 	d := &door{listener: bufconn.Listen(64 << 10), server: lockservice.NewServer(service, f.tls)}
-	d.serving.Go(func() { _ = d.server.Serve(d.listener) }) // until shut; it has nothing else to tell
+	d.serving.Go(func() { _ = d.server.Serve(stoppable{d.listener, p}) }) // until shut; it has nothing else to tell
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.doors[address] = d

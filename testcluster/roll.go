@@ -9,6 +9,7 @@ import (
 
 	"github.com/raftlock/raftlock"
 	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/internal/clock"
 )
 
 // roll is the members that the cluster has ever had, by number. It only grows,
@@ -24,13 +25,15 @@ func (r *roll) list() []*member {
 	return r.members
 }
 
-// enter makes the next member, on an empty disk, and returns its number.
-func (r *roll) enter() int {
+// enter makes the next member, on an empty disk, and returns its number. The seed
+// is that of its faults.
+func (r *roll) enter(seed uint64) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i := len(r.members)
 	name := fmt.Sprintf("n%d", i+1)
-	m := &member{name: name, addr: "mem://" + name}
+	m := &member{name: name, addr: "mem://" + name, warp: clock.NewWarp()}
+	m.faults.mu.dice = dice(seed, "disk", name)
 	m.mu.disk = raftlock.NewMemoryStorage()
 	r.members = append(slices.Clip(r.members), m) // in a new array: others range over the old one
 	return i
@@ -45,7 +48,7 @@ func (c *Cluster) Add() int {
 	if !c.isAlive("Add") {
 		return -1
 	}
-	i := c.roll.enter()
+	i := c.roll.enter(c.seed)
 	m := c.roll.list()[i]
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

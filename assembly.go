@@ -85,6 +85,25 @@ func (a *assembly) learn(now *roster) {
 	a.mu.roster = now
 }
 
+// news is who belongs to the cluster by a peer's word, when this member is there
+// and the word is newer than what it knows; otherwise nil.
+func (a *assembly) news(theirs *hello) *roster {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id := &a.mu.identity
+	switch m, known := theirs.Members[theirs.Name]; {
+	case a.mu.roster == nil || theirs.MembersAt <= a.mu.roster.index,
+		theirs.ClusterName != id.ClusterName || theirs.ClusterID != id.ClusterID,
+		!known || m.Incarnation != theirs.Incarnation || theirs.Members[id.Name] != id.Members[id.Name]:
+		return nil
+	}
+	told := rosterOf(&Identity{Members: theirs.Members, Joined: true, JoinedAt: theirs.MembersAt})
+	for i := range told.records {
+		told.records[i].address = theirs.Addresses[told.records[i].name]
+	}
+	return told
+}
+
 // asleep reports whether this member is one of a cluster, but does not know yet
 // who belongs to that by now.
 func (a *assembly) asleep() bool {

@@ -6,8 +6,9 @@ import (
 	"slices"
 )
 
-// directory is the way to every peer, as of a roster. It never changes: a change
-// of the members makes another one. Only the loop makes them; everybody reads
+// directory is the way to every peer, as of a roster: the newest that this member
+// knows, which its log may have yet to reach. It never changes: a change of the
+// members makes another one. Only the loop makes them; everybody reads
 // the last one.
 type directory struct {
 	roster *roster
@@ -21,6 +22,33 @@ func (d *directory) nameOf(node uint64) string {
 		return m.name
 	}
 	return ""
+}
+
+// company is who this member speaks with: who belongs to the cluster as far as it
+// has heard, in its log or from a peer that is ahead.
+func (r *replica) company() *roster {
+	if r.told != nil && r.told.index > r.roster.index {
+		return r.told
+	}
+	return r.roster
+}
+
+// hear lets this member meet those whom a peer knows and its own log does not name
+// yet. The leader may be one of them, and this member's log gets on through nobody
+// else.
+func (n *Node) hear(theirs *hello) {
+	told := n.assembly.news(theirs)
+	if told == nil || !n.isFormed() {
+		return
+	}
+	for range 2 { // the first one's turn has told the others when the second is taken
+		_, _ = look(n.ctx, n, func(r *replica) bool { // an error is the end of this member
+			if told.index > r.company().index {
+				r.told = told
+			}
+			return true
+		})
+	}
 }
 
 // enroll makes the directory of a roster and starts the outboxes of the peers

@@ -518,8 +518,8 @@ func (n *Node) feed(r *replica, f *received) error {
 // write of the same entries; what must wait for the write rides with it.
 func (n *Node) carryOut(r *replica) {
 	out := &r.out
-	if r.roster != n.directory.Load().roster {
-		gone := n.enroll(r.roster, r.self)
+	if now := r.company(); now != n.directory.Load().roster {
+		gone := n.enroll(now, r.self)
 		defer n.dismiss(gone)
 	}
 	n.deliverPeers(out.messages)

@@ -22,9 +22,15 @@ func (n *Node) greet(ctx context.Context, name string, why errand) (PeerStream, 
 		return nil, hello{}, fmt.Errorf("dial %s: %w", name, err)
 	}
 	mine := n.assembly.greeting(name, why)
+	if why == sendsFrames {
+		mine.Addresses = n.addresses() // the peer may not know who this is
+	}
 	answer, err := exchange(ctx, stream, &mine)
 	if err == nil {
 		err = mine.heed(&answer, name)
+	}
+	if err == nil {
+		n.hear(&answer)
 	}
 	if err != nil {
 		_ = stream.Close() // the handshake's error is the one that matters
@@ -124,6 +130,7 @@ func (n *Node) welcome(stream PeerStream) (hello, error) {
 
 // reply is the answer to a peer's hello, and the error that its refusal says.
 func (n *Node) reply(theirs *hello) (hello, error) {
+	n.hear(theirs)
 	mine := n.assembly.greeting(theirs.Name, asks) // answer says the errand
 	answer, judged := mine.answer(theirs)
 	if n.assembly.asleep() || theirs.brings() && judged == nil && !n.isFormed() {
@@ -139,7 +146,7 @@ func (n *Node) reply(theirs *hello) (hello, error) {
 			answer.Refusal.Text = judged.Error()
 		}
 	}
-	if judged == nil && theirs.Members == nil && n.isFormed() {
+	if judged == nil && theirs.MembersAt < answer.MembersAt && n.isFormed() {
 		answer.Addresses = n.addresses()
 	}
 	return answer, judged

@@ -65,6 +65,7 @@ type replica struct {
 	forwards  forwards
 	changes   changes
 	roster    *roster           // who belongs to the cluster, as of applied; never nil
+	told      *roster           // the same, as a peer has told; nil before one has
 	conf      *raftpb.ConfState // the same to raft
 	cluster   uint64            // its id
 

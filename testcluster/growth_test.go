@@ -475,3 +475,39 @@ func TestRemovedAndOthersReplaced(t *testing.T) {
 		}
 	})
 }
+
+// A member that was away comes back to a leader that its log does not know: from
+// that one it learns who all of them are, also when none is left that it knows.
+func TestStrangersLead(t *testing.T) {
+	for _, left := range []int{2, 0} {
+		snapshotSizes(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+			away := follower(c)
+			c.Crash(away)
+			for range 2 {
+				added := c.Add()
+				until(t, "that it votes", func() bool { return memberOf(t, c, added).Voter })
+			}
+			if err := c.Node(c.Leader()).TransferLeadership(limit(t, time.Minute), name(3)); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				if i == away || left > 0 {
+					continue
+				}
+				if err := c.Node(3).RemoveMember(limit(t, time.Minute), name(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			churn(t, c.ClientOn(3), 50)
+			c.Restart(away)
+			until(t, "that it is ready", func() bool {
+				return raftStatus(t, c, away).LastApplied+10 > raftStatus(t, c, 3).LastApplied
+			})
+			votes(t, c, 3+left)
+			if got := c.Leader(); got != 3 {
+				t.Errorf("member %d leads", got)
+			}
+			give(t, c.ClientOn(away), hold(t, c.ClientOn(away), "lock", "owner"))
+		})
+	}
+}

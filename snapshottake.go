@@ -22,7 +22,7 @@ const snapshotPause = 20
 // that there is not.
 func (r *replica) tendSnapshot() {
 	h := &r.horizon
-	if h.taking || r.applied <= max(firstIndex, h.replay) || r.ticks < h.notBefore || r.disk.hangs {
+	if h.taking || r.applied <= firstIndex || r.applied < h.replay || r.ticks < h.notBefore || r.disk.hangs {
 		return
 	}
 	if !h.due() && !r.log.wanted || len(r.arriving) > 0 {

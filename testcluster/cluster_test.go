@@ -82,3 +82,14 @@ func TestPartition(t *testing.T) {
 		}
 	})
 }
+
+// New waits for no election time-out.
+func TestNewHasALeaderAtOnce(t *testing.T) {
+	for _, size := range []int{1, 2, 3, 5, 9} {
+		synctest.Test(t, func(t *testing.T) {
+			begun := time.Now()
+			testcluster.New(t, size)
+			within(t, "the time until there is a leader", time.Since(begun), 0, 2*beat)
+		})
+	}
+}

@@ -293,3 +293,33 @@ func TestPausedClientLosesItsPlace(t *testing.T) {
 		granted(t, call, time.Second)
 	})
 }
+
+// The end of the test ends what a machine suffers, and the calls that it has under
+// way.
+func TestFaultsEndWithTheTest(t *testing.T) {
+	faults := map[string]func(*testcluster.Client){
+		"Cut": (*testcluster.Client).Cut, "Pause": (*testcluster.Client).Pause, "DropAnswers": (*testcluster.Client).DropAnswers,
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &recorder{TB: t}
+				c := testcluster.New(r, 3, testcluster.WithGRPC())
+				hold(t, c.Client(), "a", "other")
+				var calls []<-chan outcome
+				for id, cl := range map[string]*testcluster.Client{"one": c.Client(), "two": c.Dial(c.ClientConfig())} {
+					calls = append(calls, waiting(t.Context(), cl, client.AcquireRequest{LockID: "a", ClientID: id, RequestID: "r"}))
+					fault(cl)
+					calls = append(calls, waiting(t.Context(), cl, client.AcquireRequest{LockID: "a", ClientID: id, RequestID: "s"}))
+				}
+				r.end()
+				r.wants(t, false)
+				for _, call := range calls {
+					if o := ended(t, call, 10*time.Second); !errors.Is(o.err, client.ErrUnavailable) {
+						t.Errorf("a call at the end of the test ended with %+v, %v", o.res, o.err)
+					}
+				}
+			})
+		})
+	}
+}

@@ -47,6 +47,19 @@ func wantLate(t *testing.T, took time.Duration) {
 	}
 }
 
+// wantEnd waits for the end of a member, which must say why.
+func wantEnd(t *testing.T, c *testcluster.Cluster, i int) {
+	t.Helper()
+	select {
+	case <-c.Node(i).Done():
+		if c.Node(i).Err() == nil {
+			t.Errorf("member %d does not say why it has ended", i)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("member %d runs on", i)
+	}
+}
+
 func TestCrash(t *testing.T) {
 	inCluster(t, func(t *testing.T, c *testcluster.Cluster, post func() time.Duration) {
 		for range 3 {
@@ -101,10 +114,7 @@ func TestFailDisk(t *testing.T) {
 		broken := c.Leader()
 		c.FailDisk(broken)
 		wantLate(t, post())
-		<-c.Node(broken).Done()
-		if c.Node(broken).Err() == nil {
-			t.Error("a member whose disk failed does not say so")
-		}
+		wantEnd(t, c, broken)
 		c.MendDisk(broken)
 		c.Restart(broken)
 		<-c.Node(broken).Ready()
@@ -119,10 +129,7 @@ func TestLoseDisk(t *testing.T) {
 		c.LoseDisk(gone)
 		post()
 		c.Restart(gone)
-		<-c.Node(gone).Done()
-		if c.Node(gone).Err() == nil {
-			t.Error("a member without its disk does not say so")
-		}
+		wantEnd(t, c, gone)
 		post()
 	})
 }

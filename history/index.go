@@ -350,3 +350,20 @@ func (g *grant) mayLast(x *index) time.Duration {
 	}
 	return min(end, g.released)
 }
+
+// Guarantees tells for each operation until when it lets a grant stand for
+// certain, as the rules count it: what its answer promised, less what clocks may
+// disagree about, and not beyond the call of what may have ended the grant. It is
+// zero for what neither grants nor prolongs. O(n log n).
+func (h *History) Guarantees() []time.Duration {
+	ends := make([]time.Duration, len(h.Ops))
+	x := newIndex(h.Ops, Bounds{}.withDefaults())
+	for _, l := range x.locks {
+		for _, g := range l.grants {
+			for _, i := range g.extensions {
+				ends[i] = g.guaranteed(x, i)
+			}
+		}
+	}
+	return ends
+}

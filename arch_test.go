@@ -52,7 +52,7 @@ var arrows = map[string][]string{
 	"embed":                  {"", "client", "internal/walstore", "internal/peerwire", "internal/lockservice"},
 	"internal/e2e":           {}, // nothing but tests
 	"internal/supervise":     {},
-	"cmd/raftlock":           {"", "client", "embed", "internal/supervise"},
+	"cmd/raftlock":           {"", "client", "embed", "history", "internal/supervise"},
 	"examples/":              {"", "client", "embed", "fence"}, // each of them
 }
 

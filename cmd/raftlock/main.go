@@ -63,7 +63,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(
 		lockCommand(), lsCommand(), getCommand(), releaseCommand(), statusCommand(), memberCommand(),
-		serveCommand(), demoCommand(), versionCommand(),
+		serveCommand(), demoCommand(), checkCommand(), versionCommand(),
 	)
 	return root
 }

@@ -48,7 +48,7 @@ var arrows = map[string][]string{
 	"internal/memnet":        {""},
 	"internal/storagetest":   {""},
 	"internal/transporttest": {""},
-	"testcluster":            {"", "client", "internal/lockservice", "internal/memnet"},
+	"testcluster":            {"", "client", "history", "internal/lockservice", "internal/memnet"},
 	"embed":                  {"", "client", "internal/walstore", "internal/peerwire", "internal/lockservice"},
 	"internal/e2e":           {}, // nothing but tests
 	"internal/supervise":     {},

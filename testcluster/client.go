@@ -21,6 +21,7 @@ type Client struct {
 	cluster *Cluster
 	machine *machine
 	remote  client.Client // nil unless it goes over gRPC
+	seen    client.Client // this one, watched
 
 	mu struct {
 		sync.Mutex
@@ -48,6 +49,7 @@ func (c *Cluster) Client() *Client {
 func (c *Cluster) ClientOn(i int) *Client {
 	cl := &Client{cluster: c, machine: newMachine()}
 	cl.mu.member = i
+	cl.seen = c.watch.client(cl)
 	c.adopt(cl)
 	return cl
 }
@@ -133,10 +135,8 @@ func detailOf(err error) *client.ErrorDetail {
 	return &client.ErrorDetail{Code: e.Code, Message: e.Err.Error(), Details: e.Details}
 }
 
-// Acquire sends a withdrawal when ctx ends first, as a client on a machine of its
-// own does: its member's withdrawal dies with that member.
-func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
-	p := &passage{client: c, op: "Acquire", waits: req != nil && req.Wait}
+func (c inside) Acquire(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
+	p := &passage{client: c.Client, op: "Acquire", waits: req != nil && req.Wait}
 	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.AcquireResult, error) {
 		if again && req != nil {
 			repeat := *req
@@ -157,9 +157,8 @@ func (c *Client) Acquire(ctx context.Context, req *client.AcquireRequest) (*clie
 	return result, err
 }
 
-// Release counts as done, when it is repeated, if the grant is over by then.
-func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*client.ReleaseResult, error) {
-	p := &passage{client: c, op: "Release"}
+func (c inside) Release(ctx context.Context, req *client.ReleaseRequest) (*client.ReleaseResult, error) {
+	p := &passage{client: c.Client, op: "Release"}
 	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.ReleaseResult, error) {
 		result, err := cl.Release(ctx, req)
 		over := errors.Is(err, client.ErrLockNotFound) || errors.Is(err, client.ErrNotLockOwner) || errors.Is(err, client.ErrVersionMismatch)
@@ -174,8 +173,8 @@ func (c *Client) Release(ctx context.Context, req *client.ReleaseRequest) (*clie
 	return result, err
 }
 
-func (c *Client) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
-	p := &passage{client: c, op: "Renew"}
+func (c inside) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
+	p := &passage{client: c.Client, op: "Renew"}
 	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.RenewResult, error) {
 		return cl.Renew(ctx, req)
 	})
@@ -186,8 +185,8 @@ func (c *Client) Renew(ctx context.Context, req *client.RenewRequest) (*client.R
 	return result, err
 }
 
-func (c *Client) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest) (*client.LockInfo, error) {
-	p := &passage{client: c, op: "GetLockInfo", reads: true}
+func (c inside) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest) (*client.LockInfo, error) {
+	p := &passage{client: c.Client, op: "GetLockInfo", reads: true}
 	info, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.LockInfo, error) {
 		return cl.GetLockInfo(ctx, req)
 	})
@@ -197,8 +196,8 @@ func (c *Client) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest
 	return info, err
 }
 
-func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
-	p := &passage{client: c, op: "GetLocks", reads: true}
+func (c inside) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
+	p := &passage{client: c.Client, op: "GetLocks", reads: true}
 	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.GetLocksResult, error) {
 		return cl.GetLocks(ctx, req)
 	})
@@ -211,10 +210,8 @@ func (c *Client) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*cl
 	return result, err
 }
 
-// EnqueueWaiter counts as done, when it is repeated, if the client has the lock
-// by then.
-func (c *Client) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
-	p := &passage{client: c, op: "EnqueueWaiter"}
+func (c inside) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
+	p := &passage{client: c.Client, op: "EnqueueWaiter"}
 	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.EnqueueResult, error) {
 		result, err := cl.EnqueueWaiter(ctx, req)
 		if again && errors.Is(err, client.ErrLockHeld) && result.Error.Details["owner_id"] == req.ClientID {
@@ -228,9 +225,8 @@ func (c *Client) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterReq
 	return result, err
 }
 
-// CancelWait counts as done, when it is repeated, if nobody waits by then.
-func (c *Client) CancelWait(ctx context.Context, req *client.CancelWaitRequest) (*client.CancelWaitResult, error) {
-	p := &passage{client: c, op: "CancelWait"}
+func (c inside) CancelWait(ctx context.Context, req *client.CancelWaitRequest) (*client.CancelWaitResult, error) {
+	p := &passage{client: c.Client, op: "CancelWait"}
 	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.CancelWaitResult, error) {
 		result, err := cl.CancelWait(ctx, req)
 		if again && errors.Is(err, client.ErrNotWaiting) {

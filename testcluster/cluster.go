@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftlock/raftlock"
+	"github.com/raftlock/raftlock/history"
 	"github.com/raftlock/raftlock/internal/clock"
 	"github.com/raftlock/raftlock/internal/memnet"
 )
@@ -37,6 +38,7 @@ type Cluster struct {
 	roll    roll
 	front   *front // nil unless WithGRPC
 	journal journal
+	watch   watch
 	seed    uint64 // of the faults
 
 	mu struct {
@@ -114,6 +116,7 @@ func New(tb testing.TB, size int, opts ...Option) *Cluster {
 		opt(c)
 	}
 	c.network.Seed = c.seed
+	c.watch.recorder = history.New()
 	for range size {
 		c.roll.enter(c.seed)
 	}
@@ -210,6 +213,13 @@ func (c *Cluster) Node(i int) *raftlock.Node {
 	if !c.isAlive("Node") {
 		return c.roll.list()[i].last()
 	}
+	c.watch.partial.Store(true) // what the test does with its client, nobody sees
+	return c.node(i)
+}
+
+// node is Node for this package.
+func (c *Cluster) node(i int) *raftlock.Node {
+	c.tb.Helper()
 	n := c.running(i)
 	if n == nil {
 		c.tb.Fatalf("testcluster: member %d is down", i)
@@ -437,6 +447,7 @@ func (c *Cluster) cleanup() {
 	if !c.tb.Failed() {
 		c.compare()
 		c.checkReleased()
+		c.judge()
 	}
 }
 

@@ -42,8 +42,11 @@
 //
 // When the test ends, New's cleanup ends all faults and compares the lock tables
 // of all running members: a difference fails the test. RequireReleased has it
-// fail for a forgotten lock, too. What the members log is shown if the test
-// fails.
+// fail for a forgotten lock, too. What the cluster's clients have seen is held
+// against the rules of package history: by all of them, unless the test has asked for
+// a Node or for ClientConfig, whose clients may do what nobody records, or has let
+// clocks go wrong; then by those about tokens. What the members log is shown if
+// the test fails.
 //
 // # In a bubble
 //

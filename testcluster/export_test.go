@@ -3,6 +3,8 @@ package testcluster
 import (
 	"crypto/tls"
 	"testing"
+
+	"github.com/raftlock/raftlock/client"
 )
 
 // WithTLS is WithGRPC for clients that use TLS.
@@ -11,6 +13,14 @@ func WithTLS(server *tls.Config) Option {
 		WithGRPC()(c)
 		c.front.tls = server
 	}
+}
+
+// Unseen is a client of member i that the cleanup does not know of.
+func (c *Cluster) Unseen(i int) client.Client {
+	if !c.isAlive("Unseen") {
+		return nil
+	}
+	return c.node(i).Client()
 }
 
 // KeepDisk returns what puts the disk back that member i has now, after LoseDisk

@@ -32,6 +32,7 @@ func (c *Cluster) ClientConfig() client.Config {
 	if !c.isAlive("ClientConfig") {
 		return client.Config{}
 	}
+	c.watch.partial.Store(true) // a client.Dial with it is nobody's to see
 	if c.front == nil {
 		c.tb.Fatal("testcluster: ClientConfig needs a cluster made WithGRPC")
 	}
@@ -56,6 +57,7 @@ func (c *Cluster) Dial(cfg client.Config) *Client {
 		c.tb.Fatal("testcluster: Dial needs a cluster made WithGRPC")
 	}
 	cl := &Client{cluster: c, machine: newMachine()}
+	cl.seen = c.watch.client(cl)
 	w := &wire{machine: cl.machine, front: c.front}
 	cfg.DialOptions = append(slices.Clone(cfg.DialOptions), grpc.WithContextDialer(w.dial), grpc.WithChainUnaryInterceptor(w.intercept))
 	remote, err := client.Dial(cfg)

@@ -9,14 +9,14 @@ func (c *Cluster) TransferLeadership(i int) {
 	if !c.isAlive("TransferLeadership") {
 		return
 	}
-	c.Node(i)
+	c.node(i)
 	from := c.Leader()
 	if from == i {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := c.Node(from).TransferLeadership(ctx, c.roll.list()[i].name); err != nil {
+	if err := c.node(from).TransferLeadership(ctx, c.roll.list()[i].name); err != nil {
 		c.tb.Fatalf("testcluster: transfer the leadership from member %d to member %d: %v", from, i, err)
 	}
 	c.wait("leader by transfer", func() bool { return c.leader() == i })

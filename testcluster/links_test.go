@@ -12,6 +12,7 @@ import (
 func TestLinksNoMoreThanItNeeds(t *testing.T) {
 	needed := slices.Concat(depsOf(t, "../client"), depsOf(t, ".."), []string{
 		"github.com/raftlock/raftlock/testcluster",
+		"github.com/raftlock/raftlock/history",
 		"github.com/raftlock/raftlock/internal/lockservice",
 		"github.com/raftlock/raftlock/internal/memnet",
 	})

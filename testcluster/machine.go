@@ -66,6 +66,7 @@ func (c *Client) DropAnswers() {
 // would not run: until Resume, it believes in every lock that it held.
 func (c *Client) Pause() {
 	if c.cluster.isAlive("Client.Pause") {
+		c.cluster.watch.partial.Store(true) // its ends are not what it believes
 		c.machine.pause()
 	}
 }
@@ -93,6 +94,7 @@ func (c *Client) Wake() {
 // that clock; real machines keep within 500.
 func (c *Client) SkewRate(ppm float64) {
 	if c.cluster.isAlive("Client.SkewRate") {
+		c.cluster.watch.skewed(ppm)
 		c.machine.warp.SkewRate(ppm)
 	}
 }

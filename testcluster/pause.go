@@ -15,7 +15,7 @@ import (
 // A Crash ends the pause as well, as SIGKILL would.
 func (c *Cluster) Pause(i int) {
 	c.tb.Helper()
-	if c.isAlive("Pause") && c.Node(i) != nil {
+	if c.isAlive("Pause") && c.node(i) != nil {
 		c.roll.list()[i].warp.Pause()
 	}
 }
@@ -33,6 +33,7 @@ func (c *Cluster) Resume(i int) {
 // 500. It ends with SkewRate(i, 0), which leaves the clock where it is.
 func (c *Cluster) SkewRate(i int, ppm float64) {
 	if c.isAlive("SkewRate") {
+		c.watch.skewed(ppm)
 		c.roll.list()[i].warp.SkewRate(ppm)
 	}
 }

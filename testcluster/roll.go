@@ -53,7 +53,7 @@ func (c *Cluster) Add() int {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
-		err := c.Node(c.Leader()).AddMember(ctx, m.name, m.addr)
+		err := c.node(c.Leader()).AddMember(ctx, m.name, m.addr)
 		if err == nil {
 			break
 		}

@@ -212,7 +212,7 @@ func (a *assembly) assemble(ctx context.Context, pause time.Duration, ask func(c
 func (a *assembly) round(ctx context.Context, ask func(context.Context, string) (hello, error)) error {
 	mine := a.identity()
 	met := map[string]hello{}
-	missing := false
+	missing, vacant := false, false
 	var lost error
 	for _, name := range a.hello.Initial {
 		if name == mine.Name {
@@ -222,6 +222,8 @@ func (a *assembly) round(ctx context.Context, ask func(context.Context, string) 
 		switch {
 		case errors.Is(err, ErrDiskLost), errors.Is(err, ErrRemoved):
 			lost = err // unless another one knows better
+		case errors.Is(err, errVacant):
+			vacant = true
 		case err != nil:
 			missing = true
 		case mine.Members == nil && theirs.Started && theirs.Members[mine.Name].Incarnation == mine.Incarnation:
@@ -230,7 +232,10 @@ func (a *assembly) round(ctx context.Context, ask func(context.Context, string) 
 			met[name] = theirs
 		}
 	}
-	if lost != nil {
+	switch {
+	case vacant:
+		return errNotYet // who does not know of the place is behind
+	case lost != nil:
 		return lost
 	}
 	if mine.Members != nil {

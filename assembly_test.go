@@ -332,7 +332,7 @@ func TestJudgeByPlaceInTheLog(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 		answer, _ := c.mine.answer(&c.theirs)
-		if said := c.theirs.heed(&answer, "a"); errors.Is(said, ErrRemoved) != (c.want == errRemovedThere) || errors.Is(said, ErrDiskLost) != (c.want == errDiskLostThere) {
+		if said := c.theirs.heed(&answer, "a"); errors.Is(said, ErrRemoved) != (c.want == errRemovedThere) || errors.Is(said, ErrDiskLost) != (c.want == errDiskLostThere) || errors.Is(said, errVacant) != (c.want == errVacant) {
 			t.Errorf("%s is told: %v", name, said)
 		}
 	}
@@ -412,6 +412,16 @@ func TestJoinNowhere(t *testing.T) {
 	id, err := identityFor(&cfg, nil, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// One for whom it keeps a place knows better, also if that is not given yet.
+	err = newAssembly(&cfg, id).round(t.Context(), func(_ context.Context, name string) (hello, error) {
+		if name == "a" {
+			return hello{}, fmt.Errorf("%w: says a", ErrDiskLost)
+		}
+		return hello{}, fmt.Errorf("%w, says b", errVacant)
+	})
+	if !errors.Is(err, errNotYet) {
+		t.Errorf("with a place that waits: %v", err)
 	}
 	asked := 0
 	err = newAssembly(&cfg, id).round(t.Context(), func(_ context.Context, name string) (hello, error) {

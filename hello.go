@@ -45,8 +45,10 @@ type refusal struct {
 	// this cluster knows under its name.
 	DiskLost bool `json:"disk_lost,omitempty"`
 	// Removed: it was a member, and is none any more.
-	Removed bool   `json:"removed,omitempty"`
-	Text    string `json:"text"`
+	Removed bool `json:"removed,omitempty"`
+	// Vacant: a place waits for it, and is not its own yet.
+	Vacant bool   `json:"vacant,omitempty"`
+	Text   string `json:"text"`
 }
 
 // oldestProtocol and newestProtocol are the versions of the frames that this
@@ -186,7 +188,10 @@ func (h hello) answer(theirs *hello) (hello, error) {
 	h.Target, h.Frames, h.Snapshot = theirs.Name, theirs.Frames, theirs.Snapshot
 	err := h.judge(theirs)
 	if err != nil {
-		h.Refusal = &refusal{Text: err.Error(), DiskLost: errors.Is(err, errDiskLostThere), Removed: errors.Is(err, errRemovedThere)}
+		h.Refusal = &refusal{
+			Text: err.Error(), DiskLost: errors.Is(err, errDiskLostThere),
+			Removed: errors.Is(err, errRemovedThere), Vacant: errors.Is(err, errVacant),
+		}
 	}
 	return h, err
 }
@@ -199,6 +204,8 @@ func (h *hello) heed(answer *hello, target string) error {
 		return fmt.Errorf("%w: by %s: %s; %s", ErrRemoved, target, r.Text, removedRemedy)
 	case r.DiskLost:
 		return fmt.Errorf("%w: by %s: %s; %s", ErrDiskLost, target, r.Text, diskLostRemedy(h.Name))
+	case r.Vacant:
+		return fmt.Errorf("%w, says %s: %s", errVacant, target, r.Text)
 	default:
 		return refused("by %s: %s", target, r.Text)
 	}

@@ -219,6 +219,9 @@ func (n *Node) ask(ctx context.Context, op string, w *wish) error {
 		f, err := n.await(ctx, c)
 		if f == nil {
 			n.release(c)
+			// Who comes to the place that was made must not find this member as it
+			// was: the turn that applied the change here has told the streams then.
+			_, _ = look(ctx, n, func(*replica) struct{} { return struct{}{} }) // the change is made, whatever ends this
 			return nil
 		}
 		unsure = unsure || f.outcome() == outcomeUnknown

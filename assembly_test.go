@@ -435,3 +435,95 @@ func TestJoinNowhere(t *testing.T) {
 		t.Errorf("%v, %d asked", err, asked)
 	}
 }
+
+// What a peer says of the members counts where the own log is behind, if the peer
+// is one of them, of this very cluster, and so is this member.
+func TestNews(t *testing.T) {
+	members := func() map[string]MemberID {
+		return map[string]MemberID{"a": {1, 1}, "b": {2, 2}, "c": {3, 3}}
+	}
+	self := Identity{Name: "a", ClusterName: "c", Incarnation: 1, ClusterID: 9, Members: members(), Started: true}
+	// d, who has come since, with b gone and a place for e.
+	newer := func() *hello {
+		return &hello{
+			Protocol: newestProtocol, Entries: int(newestFormat), Target: "a", MembersAt: 8,
+			Identity: Identity{Name: "d", ClusterName: "c", Incarnation: 4, ClusterID: 9, Members: map[string]MemberID{
+				"a": {1, 1}, "c": {3, 3}, "d": {4, 4}, "e": {},
+			}},
+			Addresses: map[string]string{"d": "there"},
+		}
+	}
+	fresh := func() *assembly {
+		a := newAssembly(&Config{InitialCluster: map[string]string{"a": "", "b": "", "c": ""}, newest: newestFormat}, self)
+		a.learn(&roster{index: 5, records: rosterOf(&self).records})
+		return a
+	}
+	a := fresh()
+	theirs := newer()
+	mine := a.greeting("d", asks)
+	if err := mine.judge(theirs); !errors.Is(err, errRefused) {
+		t.Fatalf("a stranger is judged %v", err)
+	}
+	told := a.news(theirs)
+	if told == nil || told.index != 8 || told.find("d").address != "there" || told.find("d").node != 4 || told.voters() != 0 {
+		t.Fatalf("what is told is taken as %+v", told)
+	}
+	a.learn(told)
+	mine = a.greeting("d", asks)
+	if err := mine.judge(theirs); err != nil {
+		t.Errorf("one who was told of is judged %v", err)
+	}
+	if err := theirs.judge(&hello{
+		Protocol: mine.Protocol, Entries: mine.Entries, Identity: mine.Identity, MembersAt: mine.MembersAt, Target: "d",
+	}); err != nil {
+		t.Errorf("who has heard of the others is judged %v", err)
+	}
+	if a.news(newer()) != nil {
+		t.Error("the same is news twice")
+	}
+
+	for name, spoil := range map[string]func(h *hello){
+		"as old as the own log":         func(h *hello) { h.MembersAt = 5 },
+		"older than the own log":        func(h *hello) { h.MembersAt = 4 },
+		"of another cluster":            func(h *hello) { h.ClusterID = 8 },
+		"of another cluster's name":     func(h *hello) { h.ClusterName = "x" },
+		"of one that has no members":    func(h *hello) { h.Members = nil },
+		"of one that is no member":      func(h *hello) { delete(h.Members, "d") },
+		"of one with another directory": func(h *hello) { h.Incarnation = 5 },
+		"of a place that is empty":      func(h *hello) { h.Name, h.Incarnation = "e", 6 },
+		"that leaves this member out":   func(h *hello) { delete(h.Members, "a") },
+		"that names our successor":      func(h *hello) { h.Members["a"] = MemberID{7, 7} },
+		"that empties our place":        func(h *hello) { h.Members["a"] = MemberID{} },
+	} {
+		h := newer()
+		spoil(h)
+		if told := fresh().news(h); told != nil {
+			t.Errorf("%s: %+v", name, told)
+		}
+	}
+	asleep := newAssembly(&Config{InitialCluster: map[string]string{"a": ""}, newest: newestFormat}, self)
+	if asleep.news(newer()) != nil {
+		t.Error("a member that does not know its own log yet listens to others")
+	}
+}
+
+// A member speaks with whom it was told of only as long as its own log is behind.
+func TestCompany(t *testing.T) {
+	own, told := &roster{index: 5}, &roster{index: 8}
+	for _, c := range []struct {
+		r    replica
+		want *roster
+	}{
+		{replica{roster: own}, own},
+		{replica{roster: own, told: told}, told},
+		{replica{roster: &roster{index: 8}, told: told}, nil},
+		{replica{roster: &roster{index: 9}, told: told}, nil},
+	} {
+		if c.want == nil {
+			c.want = c.r.roster
+		}
+		if got := c.r.company(); got != c.want {
+			t.Errorf("at %d, told of %v: %+v", c.r.roster.index, c.r.told, got)
+		}
+	}
+}

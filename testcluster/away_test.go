@@ -94,3 +94,32 @@ func TestMajorityWithOneThatWasAway(t *testing.T) {
 		churn(t, c.Client(), 10)
 	})
 }
+
+// Of those that the log of a member names which was away, one was removed and the
+// other is down: the newcomer is the only one to meet, and the two are a majority.
+func TestOnlyTheNewcomerIsUp(t *testing.T) {
+	snapshotSizes(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+		first := c.Leader()
+		away, gone := (first+1)%3, (first+2)%3
+		c.Crash(away)
+		added := c.Add()
+		votes(t, c, 4)
+		c.TransferLeadership(added)
+		if err := c.Node(added).RemoveMember(limit(t, time.Minute), name(gone)); err != nil {
+			t.Fatal(err)
+		}
+		churn(t, c.ClientOn(added), 50)
+		c.Crash(first)
+		c.Restart(away)
+		until(t, "that it leads", c.Node(added).IsLeader)
+		give(t, c.ClientOn(added), hold(t, c.ClientOn(added), "proof", "owner"))
+
+		// What it was told by then is in its own log when it comes back again.
+		caughtUp(t, c, away)
+		c.Crash(away)
+		c.Restart(away)
+		<-c.Node(away).Ready()
+		c.Restart(first)
+		votes(t, c, 3)
+	})
+}

@@ -277,7 +277,7 @@ func (r *replica) adopt(s *loaded) {
 	r.clock.applied(r.table.now())
 	r.horizon.passOver(s.size)
 	for node := range r.heard {
-		if r.roster.byNode(node) == nil {
+		if r.company().byNode(node) == nil {
 			r.forgetNode(node)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -77,7 +78,7 @@ func goes[T any](ctx context.Context, p *passage, call func(ctx context.Context,
 			}
 			return result, p.lostError(ctx, a.lost)
 		case !errors.Is(a.err, raftlock.ErrClosed) || p.client.cluster.isOver():
-			return a.result, a.err
+			return a.result, p.unlessUnsure(a.err)
 		}
 		if ce := (*client.ClientError)(nil); ctx.Err() != nil && errors.As(a.err, &ce) {
 			return a.result, client.NewClientError(ce.Op, fmt.Errorf("%w: %w", ce.Err, ctx.Err()), ce.Code, ce.Details)
@@ -196,6 +197,18 @@ func pauseAfter(p *client.RetryPolicy, tries int) time.Duration {
 		pause *= p.BackoffMultiplier
 	}
 	return time.Duration(min(pause, float64(p.MaxBackoff)))
+}
+
+// unlessUnsure is the error of the last attempt: that this one was not proposed says
+// nothing of those before.
+func (p *passage) unlessUnsure(err error) error {
+	ce, ok := errors.AsType[*client.ClientError](err)
+	if !ok || !p.unsure || ce.Details["outcome"] != "not_proposed" {
+		return err
+	}
+	details := maps.Clone(ce.Details)
+	details["outcome"] = "unknown"
+	return client.NewClientError(ce.Op, fmt.Errorf("%w: %w", ce.Err, client.ErrOutcomeUnknown), ce.Code, details)
 }
 
 // lostError is what the caller is told whose last attempt was lost.

@@ -104,6 +104,7 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 .PHONY: torture
 torture: ## kill all members for TORTURE (10m), then break each step and byte of a life
 	$(GO) test ./internal/e2e -run '^TestKillAll$$' -v -count=1 -timeout 0 -e2e.torture=$(TORTURE)
+	RAFTLOCK_SEEDS=1000 $(GO) test ./testcluster -run '^TestEveryFaultAtOnce$$' -count=1 -timeout 0
 	RAFTLOCK_EVERY=1 $(GO) test ./internal/walstore ./embed -run 'AtEverySystemCall$$|DamagedSnapshot' -v -count=1 -timeout 0
 
 .PHONY: cover

@@ -36,7 +36,7 @@ func TestIdleClusterOnlyBeats(t *testing.T) {
 			return disk
 		},
 	}
-	span := time.Hour
+	span := 20 * time.Minute
 	if testing.Short() {
 		span = 10 * time.Minute
 	}

@@ -39,9 +39,15 @@ test: ## run every test
 	$(GO) -C $(SQLROW) test ./...
 	$(GO) -C $(STRANGER) test ./...
 
+# The long tests are more rounds of the short ones, or begin processes that run
+# without the detector.
 .PHONY: race
-race: ## run every test under the race detector (needs a C compiler)
-	$(GO) test -race -timeout 20m ./...
+race: ## run the short tests under the race detector (needs a C compiler)
+	$(GO) test -race -short -timeout 20m ./...
+
+.PHONY: race-long
+race-long: ## run every test under the race detector
+	$(GO) test -race -timeout 60m ./...
 
 .PHONY: short20
 short20: ## run the short tests of every package 20 times: finds flaky ones

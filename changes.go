@@ -215,8 +215,13 @@ func (r *replica) losesQuorum(gone *record) *failure {
 
 // reaches reports whether a peer can be spoken to and was heard lately.
 func (r *replica) reaches(node uint64) bool {
+	return r.up[node] && r.sessions[node] != 0 && r.heardLately(node)
+}
+
+// heardLately reports whether a peer was heard within an election time-out.
+func (r *replica) heardLately(node uint64) bool {
 	tick, heard := r.heard[node]
-	return heard && r.up[node] && r.sessions[node] != 0 && r.ticks-tick <= r.electionTicks
+	return heard && r.ticks-tick <= r.electionTicks
 }
 
 // handOverFor begins to hand the leadership over for a wish: to heir, or to

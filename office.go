@@ -131,11 +131,12 @@ func (r *replica) transfer() {
 }
 
 // successor is the heir, if one is wanted, otherwise the reachable voter that has
-// most of the log; 0 when there is none.
+// most of the log; 0 when there is none. Raft's own word on who is active is no
+// good here: it forgets that of all once in an election time-out.
 func (r *replica) successor() uint64 {
 	var best, match uint64
 	r.raw.WithProgress(func(id uint64, kind raft.ProgressType, pr tracker.Progress) {
-		if kind != raft.ProgressTypePeer || id == r.self || !r.up[id] || !pr.RecentActive || r.heir != 0 && id != r.heir {
+		if kind != raft.ProgressTypePeer || id == r.self || !r.up[id] || !r.heardLately(id) || r.heir != 0 && id != r.heir {
 			return
 		}
 		if best == 0 || pr.Match > match || pr.Match == match && id < best {

@@ -200,3 +200,17 @@ func TestRemoveWhileLeaderCrashes(t *testing.T) {
 		})
 	}
 }
+
+// The leadership can be handed over at any moment, also at the one at which raft
+// counts anew who is there.
+func TestTransferAtAnyMoment(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+		for i := range 400 {
+			time.Sleep(election + time.Duration(i)*beat/4)
+			to := (c.Leader() + 1) % 3
+			if err := c.Node(to).TransferLeadership(limit(t, time.Minute), name(to)); err != nil {
+				t.Fatalf("transfer %d: %v", i, err)
+			}
+		}
+	})
+}

@@ -66,7 +66,7 @@ func TestStorm(t *testing.T) {
 		if renewals.Load() < 30*5 {
 			t.Errorf("only %d renewals", renewals.Load())
 		}
-		if peak > before.memory+200<<20 {
+		if peak > before.memory+250<<20 { // with what the cleanup wants to know of the calls
 			t.Errorf("memory grew from %d to %d MiB", before.memory>>20, peak>>20)
 		}
 		begun := time.Now()

@@ -34,7 +34,8 @@
 // looks with IncludeWaiters: nothing else shows that somebody waits.
 //
 // Who records must record everything that ends holds. A release, or a withdrawal,
-// by a client that is not wrapped makes a correct history look wrong.
+// by a client that is not wrapped makes a correct history look wrong; and so does a
+// grant that its owner asked for before, past the recorder.
 //
 // # The files, in reading order
 //
@@ -47,7 +48,7 @@
 //	index.go      Check: what a history says about each lock and each grant
 //	service.go    the time in which the cluster is seen to serve
 //	exclusion.go  rules: mutual exclusion, one token per request id
-//	tokens.go     rules: unique and growing tokens, no stale token, no stale read
+//	tokens.go     rules: unique and growing tokens, none unasked, no stale token, no stale read
 //	losses.go     rule: no hold lost early
 //	expiry.go     rule: expiry within its bound
 //	queue.go      rule: queue order

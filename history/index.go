@@ -26,6 +26,7 @@ func (h *History) Check(bounds Bounds) *Report {
 	}
 	x.checkUniqueTokens()
 	x.checkGrowingTokens()
+	x.checkAsked()
 	slices.SortStableFunc(x.report.Violations, func(a, b Violation) int {
 		return slices.Index(Rules(), a.Rule) - slices.Index(Rules(), b.Rule)
 	})
@@ -72,8 +73,10 @@ type grant struct {
 	// firstSeen is the operation by whose answer the grant existed for certain.
 	firstSeen int
 	exists    time.Duration
-	// bornAfter is an instant before which it did not exist.
+	// bornAfter is an instant before which it did not exist: the first call of its
+	// owner, askedBy. That is -1 if it is not known.
 	bornAfter time.Duration
+	askedBy   int
 
 	// end is until when it was guaranteed, endBy by what; -1 if it never was.
 	end   time.Duration
@@ -187,7 +190,7 @@ func (l *lock) show(x *index, i int, token int64, owner string, held bool) *gran
 	o := &x.ops[i]
 	g := l.byToken[token]
 	if g == nil {
-		g = &grant{lock: l, token: token, firstSeen: i, exists: o.To, cut: never, cutBy: -1, released: never, releasedBy: -1, endBy: -1}
+		g = &grant{lock: l, token: token, firstSeen: i, exists: o.To, askedBy: -1, cut: never, cutBy: -1, released: never, releasedBy: -1, endBy: -1}
 		l.byToken[token] = g
 		l.grants = append(l.grants, g)
 	}
@@ -269,12 +272,9 @@ func (l *lock) finishRelease(x *index, i int) {
 // may have been withdrawn, and what it had won with it.
 func (l *lock) finishAsks(x *index, who identity, grants []*grant) {
 	asks := l.asks[who]
-	first := x.ops[asks[0]].From
-	for _, i := range asks {
-		first = min(first, x.ops[i].From)
-	}
+	first := slices.MinFunc(asks, func(a, b int) int { return cmp.Compare(x.ops[a].From, x.ops[b].From) })
 	for _, g := range grants {
-		g.bornAfter = first
+		g.bornAfter, g.askedBy = x.ops[first].From, first
 	}
 	won := 0
 	for _, i := range asks {

@@ -17,6 +17,7 @@ const (
 	OneToken        Rule = "one token per request id" // a RequestID wins one grant
 	UniqueTokens    Rule = "unique tokens"            // a token belongs to one grant
 	GrowingTokens   Rule = "growing tokens"           // a later grant has the greater token
+	NotUnasked      Rule = "no grant unasked"         // a grant is not seen before somebody has asked for it
 	NotEarly        Rule = "no hold lost early"       // what was guaranteed is not taken away
 	NoStaleToken    Rule = "no stale token accepted"  // what is over cannot be renewed, and does not write
 	NoStaleRead     Rule = "no stale read"            // an answer shows the state of a moment within the call
@@ -27,7 +28,7 @@ const (
 
 // Rules lists all of them.
 func Rules() []Rule {
-	return []Rule{MutualExclusion, OneToken, UniqueTokens, GrowingTokens, NotEarly, NoStaleToken, NoStaleRead, Expiry, QueueOrder, WaitersServed}
+	return []Rule{MutualExclusion, OneToken, UniqueTokens, GrowingTokens, NotUnasked, NotEarly, NoStaleToken, NoStaleRead, Expiry, QueueOrder, WaitersServed}
 }
 
 // Violation is a rule that two operations break together.

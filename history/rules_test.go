@@ -37,7 +37,7 @@ func TestBrokenTables(t *testing.T) {
 	for f, rule := range map[fault]Rule{
 		grantsTwice: MutualExclusion, repeatsTokens: UniqueTokens, shrinksTokens: GrowingTokens, expiresEarly: NotEarly,
 		expiresLate: Expiry, revives: NoStaleToken, readsOld: NoStaleRead, servesBackward: QueueOrder,
-		forgetsWaiters: WaitersServed, forgetsRequest: OneToken,
+		forgetsWaiters: WaitersServed, forgetsRequest: OneToken, foresees: NotUnasked,
 	} {
 		t.Run(fmt.Sprint(rule), func(t *testing.T) {
 			caught := 0

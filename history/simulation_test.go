@@ -23,6 +23,7 @@ const (
 	servesBackward       // the last of the queue comes first
 	forgetsWaiters       // a release grants nobody
 	forgetsRequest       // a repeated Acquire gets another grant beside its first
+	foresees             // an Acquire is granted before it is called
 )
 
 // simulation is a lock cluster and its clients in one goroutine, from one seed:
@@ -146,7 +147,17 @@ func (s *simulation) call(op Op, apply func(o *Op), then func(o *Op)) {
 	s.ops = append(s.ops, op)
 	i := len(s.ops) - 1
 	answer := func() {
-		s.in(s.upTo(5*time.Millisecond), func() { s.ops[i].To = s.now; then(&s.ops[i]) })
+		late := s.upTo(5 * time.Millisecond)
+		if s.fault == foresees && op.Call == Acquire {
+			late = 50 * time.Millisecond
+		}
+		s.in(late, func() {
+			if s.fault == foresees && op.Call == Acquire {
+				s.ops[i].From = s.now
+			}
+			s.ops[i].To = s.now
+			then(&s.ops[i])
+		})
 	}
 	switch lost := s.rng.IntN(40); {
 	case lost == 0 && op.Call != Look: // it comes, and its answer does not

@@ -187,3 +187,20 @@ func rank(greatest, second, g *grant) (*grant, *grant) {
 	}
 	return greatest, second
 }
+
+// checkAsked holds that nothing shows a grant before its owner has asked for it,
+// with whichever of the calls of its identity.
+func (x *index) checkAsked() {
+	for _, l := range x.locks {
+		for _, g := range l.grants {
+			if g.askedBy < 0 {
+				continue
+			}
+			x.report.compared(NotUnasked)
+			if g.exists < g.bornAfter {
+				x.broken(NotUnasked, g.firstSeen, g.askedBy, "token %d of lock %q was known by %v, and asked for after that",
+					g.token, l.name, round(g.exists))
+			}
+		}
+	}
+}

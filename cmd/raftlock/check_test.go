@@ -229,6 +229,9 @@ func TestSearch(t *testing.T) {
 		kept bool
 		ops  []history.Op
 	}{
+		"seen before it was asked for":    {false, []history.Op{look("A", 5, 0, s), granted("A", 5, 2*s, 3*s, 10*s)}},
+		"seen while it was asked for":     {true, []history.Op{look("A", 5, 0, 2*s), granted("A", 5, 2*s, 3*s, 10*s)}},
+		"seen after an earlier call":      {true, []history.Op{{Call: history.Acquire, From: 0, To: s, Outcome: history.Unknown, Lock: "a", ClientID: "A", RequestID: "r5"}, look("A", 5, s, 2*s), granted("A", 5, 3*s, 4*s, 10*s)}},
 		"a second grant within the first": {false, []history.Op{first, granted("B", 6, 2*s, 3*s, 10*s)}},
 		"two grants at the same time":     {false, []history.Op{first, granted("B", 6, 0, s/100, 10*s)}},
 		"a second grant before the bound": {false, []history.Op{first, granted("B", 6, 2*s, end-1, 10*s)}},
@@ -256,7 +259,7 @@ func TestSearch(t *testing.T) {
 
 // The search also stands alone against faults that the rules find.
 func TestSearchPlantedFaults(t *testing.T) {
-	for _, name := range []string{"mutual_exclusion", "no_hold_lost_early", "no_stale_read", "no_stale_token_accepted", "one_token_per_request_id"} {
+	for _, name := range []string{"mutual_exclusion", "no_hold_lost_early", "no_grant_unasked", "no_stale_read", "no_stale_token_accepted", "one_token_per_request_id"} {
 		h, err := readHistory(filepath.Join("../../history/testdata", name+".jsonl"), nil)
 		if err != nil {
 			t.Fatal(err)

@@ -39,6 +39,8 @@ type deed struct {
 	// counts.
 	sight *history.Sight
 	end   time.Duration // see History.Guarantees
+	// unasked says that nobody had asked for the token yet when it was shown.
+	unasked bool
 
 	// Tokens do not go back. So the deeds that need a smaller one come first, and
 	// of those with the same one those that need it held. To hold the search to
@@ -74,7 +76,7 @@ func (d *deed) needs() (present, held bool) {
 // told of shows by its token, as one of a client that was not recorded does. Each
 // would otherwise overlap with all that follows, and the search would not end.
 func deedsOf(h *history.History) map[string][]deed {
-	ends := h.Guarantees()
+	ends, asked := h.Guarantees(), askedFor(h)
 	deeds := map[string][]deed{}
 	for i := range h.Ops {
 		op := &h.Ops[i]
@@ -84,18 +86,48 @@ func deedsOf(h *history.History) map[string][]deed {
 		shown := false
 		for j := range op.Seen {
 			if s := &op.Seen[j]; s.Token > 0 {
-				deeds[s.Lock] = append(deeds[s.Lock], deed{op: op, number: i + 1, sight: s})
+				deeds[s.Lock] = append(deeds[s.Lock], deed{op: op, number: i + 1, sight: s, unasked: op.To < asked[tokenOf{s.Lock, s.Token}]})
 				shown = true
 			}
 		}
 		if !shown && op.Lock != "" && speaks(op) {
-			deeds[op.Lock] = append(deeds[op.Lock], deed{op: op, number: i + 1, end: ends[i]})
+			deeds[op.Lock] = append(deeds[op.Lock], deed{op: op, number: i + 1, end: ends[i], unasked: op.To < asked[tokenOf{op.Lock, op.Token}]})
 		}
 	}
 	for _, list := range deeds {
 		rank(list)
 	}
 	return deeds
+}
+
+// tokenOf is a token of a lock.
+type tokenOf struct {
+	lock  string
+	token int64
+}
+
+// askedFor tells when each token that an Acquire was answered with was asked for:
+// not before the first call of its identity, whichever of them it was that won it.
+func askedFor(h *history.History) map[tokenOf]time.Duration {
+	type identity struct{ lock, clientID, requestID string }
+	first := map[identity]time.Duration{}
+	for i := range h.Ops {
+		op := &h.Ops[i]
+		if op.Call != history.Acquire && op.Call != history.Enqueue {
+			continue
+		}
+		who := identity{op.Lock, op.ClientID, op.RequestID}
+		if at, ok := first[who]; !ok || op.From < at {
+			first[who] = op.From
+		}
+	}
+	asked := map[tokenOf]time.Duration{}
+	for i := range h.Ops {
+		if op := &h.Ops[i]; op.Call == history.Acquire && op.Outcome == history.OK {
+			asked[tokenOf{op.Lock, op.Token}] = first[identity{op.Lock, op.ClientID, op.RequestID}]
+		}
+	}
+	return asked
 }
 
 // rank sorts the deeds of a lock by their calls and fills in what comes before
@@ -170,7 +202,7 @@ func model() porcupine.Model {
 func (l lockState) after(d deed) (lockState, bool) {
 	op := d.op
 	switch {
-	case op.To < l.now:
+	case op.To < l.now || d.unasked:
 		return l, false
 	case d.sight != nil:
 		return l.see(d)

@@ -6,7 +6,7 @@ SHELL := bash
 
 GO        ?= go
 FUZZTIME  ?= 10s
-TORTURE   ?= 10m
+DURATION  ?= 10m
 BENCH     ?= .
 BENCHPKGS ?= ./...
 
@@ -106,11 +106,13 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 	done
 
-# The tests print what it takes to draw the same moments again.
+# The tests print what it takes to draw the same again.
 .PHONY: torture
-torture: ## kill all members for TORTURE (10m), then break each step and byte of a life
-	$(GO) test ./internal/e2e -run '^TestKillAll$$' -v -count=1 -timeout 0 -e2e.torture=$(TORTURE)
-	RAFTLOCK_SEEDS=1000 $(GO) test ./testcluster -run '^TestEveryFaultAtOnce$$' -count=1 -timeout 0
+torture: ## torment clusters of processes for DURATION (10m)
+	$(GO) test ./internal/e2e -run '^(TestTorture|TestKillAll)$$' -v -count=1 -timeout 0 -e2e.torture=$(DURATION)
+
+.PHONY: torture-disk
+torture-disk: ## break each system call and byte of a member's life (half an hour)
 	RAFTLOCK_EVERY=1 $(GO) test ./internal/walstore ./embed -run 'AtEverySystemCall$$|DamagedSnapshot' -v -count=1 -timeout 0
 
 .PHONY: cover

@@ -27,6 +27,10 @@ var _ client.Client = (*localClient)(nil)
 // minWait is what a wait that is taken up again asks for at least.
 const minWait = span(time.Millisecond)
 
+// claimWithin is how long a call that may be detached pauses at most: half of
+// detachWindow.
+const claimWithin = time.Second
+
 // withdrawLimit is how long the withdrawal of a call is repeated; afterwards
 // the new term, or the TTL, has seen to it.
 const withdrawLimit = 30 * time.Second
@@ -266,8 +270,7 @@ func (c *localClient) run(ctx context.Context, op string, cmd *command) (a *call
 			if f.interrupted {
 				continue
 			}
-			ctxErr = n.pause(ctx, backoff(r.policy, r.tries))
-			r.tries++
+			ctxErr = n.pause(ctx, r.pause(f, cmd))
 			if ctxErr == nil {
 				continue
 			}
@@ -329,6 +332,18 @@ func (r *repeats) again(f *failure, cmd *command) bool {
 		return false
 	}
 	return r.tries < r.policy.MaxRetries && slices.Contains(r.policy.RetryableErrors, f.code)
+}
+
+// pause is how long to wait before the repeat after a failure; it counts the
+// repeat. A call that may stand in a queue, unknown to its member, comes back
+// while its place is kept, whatever the policy says.
+func (r *repeats) pause(f *failure, cmd *command) time.Duration {
+	d := backoff(r.policy, r.tries)
+	r.tries++
+	if cmd.wait && f.outcome() == outcomeUnknown {
+		d = min(d, claimWithin)
+	}
+	return d
 }
 
 // read makes a linearizable read; a read may always be repeated.

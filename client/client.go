@@ -32,7 +32,9 @@ type RaftLockClient interface {
 	// RequestID therefore share the lock and its token.
 	//
 	// Errors: ErrLockHeld; ErrWaitQueueFull; ErrNotWaiting (the wait was
-	// cancelled); ErrInvalidTTL; ErrTimeout.
+	// cancelled, or its turn came and went while it was cut off from the cluster:
+	// a call with a RequestID does not wait again after it had the lock);
+	// ErrInvalidTTL; ErrTimeout.
 	Acquire(ctx context.Context, req *AcquireRequest) (*AcquireResult, error)
 
 	// Release gives back the grant that req.Version names. If somebody waits,

@@ -40,8 +40,9 @@ var (
 	ErrWaitQueueFull = errors.New("wait queue is full")
 
 	// ErrNotWaiting is returned by CancelWait when the caller is not in the
-	// queue, and by an Acquire whose wait was cancelled meanwhile. The caller
-	// neither waits nor holds by that call.
+	// queue, and by an Acquire whose wait was cancelled meanwhile, or that was
+	// granted the lock while it was cut off from the cluster and did not come back
+	// in time. The caller neither waits nor holds by that call.
 	ErrNotWaiting = errors.New("client is not waiting in the queue")
 
 	// ErrTimeout is returned by an Acquire whose WaitTimeout has passed (the

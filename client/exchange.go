@@ -26,6 +26,13 @@ const (
 	// settled is how long an attempt must have lasted to have been in a queue
 	// for certain, so that its connection's end is an interrupted wait.
 	settled = 100 * time.Millisecond
+	// steady is how long a wait must have lasted for its interruption to be the
+	// first again. Those that come sooner grow the pauses.
+	steady = 10 * time.Second
+	// claimWithin bounds the pause after an attempt that may stand in a queue: for
+	// 2 s the cluster keeps the place of one whose connection was lost, and what is
+	// granted to it meanwhile.
+	claimWithin = time.Second
 )
 
 // course is what a call knows of its attempts.
@@ -36,6 +43,7 @@ type course struct {
 	started bool      // there was an attempt
 
 	tries     int // passes that failed
+	broken    int // interruptions of the wait, one soon after the other
 	redirects int
 	free      bool // the next pass does not count
 	unsure    bool // an attempt may have been applied
@@ -99,10 +107,7 @@ func (c *remote) conduct(ctx, life context.Context, x *exchange) *failure {
 		cut := limited.Err() != nil
 		if !cut && s.again(f) {
 			c.endpoints.hurry()
-			c.pause(limited, s.policy.pause(s.tries))
-			if !s.free {
-				s.tries++
-			}
+			c.pause(limited, s.pause(x, f))
 			s.free = false
 			if limited.Err() == nil {
 				continue
@@ -247,7 +252,24 @@ func (s *course) note(x *exchange, e *endpoint, f *failure) {
 	s.unsure = true
 	if x.wait && x.took >= settled {
 		s.tries, s.free = 0, true // the wait was interrupted: it has kept its place
+		if x.took >= steady {
+			s.broken = 0
+		}
 	}
+}
+
+// pause is how long to wait after a pass that failed so; it counts the pass.
+func (s *course) pause(x *exchange, f *failure) time.Duration {
+	n := &s.tries
+	if s.free {
+		n = &s.broken
+	}
+	d := s.policy.pause(*n)
+	*n++
+	if x.wait && (s.free || f.unknown()) {
+		d = min(d, claimWithin)
+	}
+	return d
 }
 
 // goesOn reports whether the pass goes on to another endpoint. What never left

@@ -20,7 +20,8 @@ type RetryPolicy struct {
 	// InitialBackoff is the pause before the first repeat. Default 100 ms.
 	InitialBackoff time.Duration
 
-	// MaxBackoff is the longest pause. Default 5 s.
+	// MaxBackoff is the longest pause. Default 5 s. A call that may stand in a
+	// queue pauses 1 s at most, since the cluster keeps its place for 2 s.
 	MaxBackoff time.Duration
 
 	// BackoffMultiplier is by how much each pause is longer than the one

@@ -2,11 +2,14 @@ package client
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/raftlock/raftlock/pb"
@@ -154,6 +157,77 @@ func TestAnInterruptedWaitIsTakenUpAgain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// gapsOf makes a call that waits for a minute at a member that fails each attempt
+// after d, and returns how long it was between one and the next.
+func gapsOf(t *testing.T, d time.Duration, policy RetryPolicy) (gaps []time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		var mu sync.Mutex
+		var failed time.Time
+		f.member(n1, func(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
+			if method != "Acquire" {
+				return yes(ctx, method, req)
+			}
+			mu.Lock()
+			if !failed.IsZero() {
+				gaps = append(gaps, time.Since(failed))
+			}
+			mu.Unlock()
+			timer := time.NewTimer(d)
+			defer timer.Stop()
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			mu.Lock()
+			failed = time.Now()
+			mu.Unlock()
+			return nil, status.Error(codes.Unavailable, "the upstream is gone")
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := f.client(func(c *Config) { c.RetryPolicy = policy }, n1).Acquire(ctx, waitReq(time.Hour))
+		if !is(err, ErrOutcomeUnknown, context.DeadlineExceeded) {
+			t.Errorf("the call ends as %v", err)
+		}
+	})
+	return gaps
+}
+
+// The place of a wait that was interrupted is kept for 2 s. Whatever the policy,
+// the next attempt comes within that time; but waits that are interrupted at once,
+// again and again, are not taken up again at once for ever.
+func TestPausesOfInterruptedWaits(t *testing.T) {
+	slow := DefaultRetryPolicy()
+	slow.InitialBackoff, slow.MaxBackoff = 5*time.Second, 5*time.Second
+	for _, c := range []struct {
+		name     string
+		lasts    time.Duration // each attempt
+		policy   RetryPolicy
+		attempts int // at most
+		latest   time.Duration
+	}{
+		{"at once", settled, DefaultRetryPolicy(), 62, claimWithin},
+		{"at once, by a slow policy", settled, slow, 62, claimWithin},
+		{"after a while, by a slow policy", steady, slow, 6, claimWithin},
+		{"after a while", steady, DefaultRetryPolicy(), 6, 120 * time.Millisecond},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			gaps := gapsOf(t, c.lasts, c.policy)
+			if len(gaps) < 4 || len(gaps) > c.attempts {
+				t.Errorf("%d repeats in a minute", len(gaps))
+			}
+			for i, gap := range gaps {
+				if gap > c.latest {
+					t.Errorf("repeat %d comes after %v", i+1, gap)
+				}
+			}
+		})
+	}
 }
 
 // The cluster's own default is asked for first, and then what is left of it.

@@ -379,3 +379,36 @@ func TestGrantOfACallThatWasHeld(t *testing.T) {
 		within(t, "what the grant has left", time.Until(lock.ExpiresAt), 3*time.Second-late, 3*time.Second)
 	})
 }
+
+// A call that was queued, and whose member was not told so before it lost the
+// leader, comes back to its place while that is kept, whatever its policy says of
+// pauses.
+func TestSlowPolicyKeepsThePlace(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+		leader, deaf := c.Leader(), follower(c)
+		slow := client.DefaultRetryPolicy()
+		slow.InitialBackoff, slow.MaxBackoff = 5*time.Second, 5*time.Second
+		cl, other := c.ClientOn(deaf), c.ClientOn(leader)
+		cl.SetRetryPolicy(slow)
+		holder := hold(t, other, "a", "holder")
+		c.Cut(leader, deaf)
+		first := waiting(t.Context(), cl, client.AcquireRequest{LockID: "a", ClientID: "first", RequestID: "r", WaitTimeout: time.Minute})
+		synctest.Wait()
+		second := waiting(t.Context(), other, client.AcquireRequest{LockID: "a", ClientID: "second", WaitTimeout: time.Minute})
+		synctest.Wait()
+		for range 10_000 {
+			if name, _ := c.Node(deaf).Leader(); name == "" {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		c.Mend(leader, deaf)
+		time.Sleep(4 * time.Second)
+		if got := queueOf(t, other, "a"); !slices.Equal(got, []string{"first", "second"}) {
+			t.Fatalf("the queue is %q", got)
+		}
+		give(t, other, holder)
+		give(t, cl, granted(t, first, 10*time.Second))
+		give(t, other, granted(t, second, time.Second))
+	})
+}

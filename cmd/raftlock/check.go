@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -77,7 +78,10 @@ func (c *checking) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return &exit{exitMalformed, err}
 	}
-	v := c.judge(h)
+	v, err := c.judge(cmd.Context(), h)
+	if err != nil {
+		return err
+	}
 	if c.json {
 		err = printJSON(cmd.OutOrStdout(), v)
 	} else {
@@ -105,8 +109,8 @@ func readHistory(name string, stdin io.Reader) (h *history.History, err error) {
 }
 
 // judge lets the rules speak first: they name what does not go together. The
-// search is for what no rule is about.
-func (c *checking) judge(h *history.History) *finding {
+// search is for what no rule is about. The error is that of ctx, if it ends.
+func (c *checking) judge(ctx context.Context, h *history.History) (*finding, error) {
 	report := h.Check(history.Bounds{})
 	v := &finding{Operations: len(h.Ops), Compared: report.Compared, Broken: report.Broken}
 	for _, broken := range report.Violations {
@@ -117,7 +121,10 @@ func (c *checking) judge(h *history.History) *finding {
 	answer := porcupine.Ok
 	if len(v.Violations) == 0 {
 		var found []violationView
-		answer, found = search(h, c.timeout)
+		answer, found = search(ctx, h, c.timeout)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		v.Violations = append(v.Violations, found...)
 	}
 	switch {
@@ -132,24 +139,25 @@ func (c *checking) judge(h *history.History) *finding {
 	default:
 		v.Verdict = "kept"
 	}
-	return v
+	return v, nil
 }
 
-// search looks for orders, lock after lock, until the time is over.
-func search(h *history.History, timeout time.Duration) (answer porcupine.CheckResult, found []violationView) {
+// search looks for orders, lock after lock, until the time is over. When ctx ends,
+// so does the search, and what it returns says nothing.
+func search(ctx context.Context, h *history.History, timeout time.Duration) (answer porcupine.CheckResult, found []violationView) {
 	answer = porcupine.Ok
 	deadline := time.Now().Add(timeout)
 	deeds := deedsOf(h)
 	for _, name := range slices.Sorted(maps.Keys(deeds)) {
 		left := time.Until(deadline)
-		if left <= 0 { // which porcupine would take for no bound
+		if left <= 0 || ctx.Err() != nil { // which porcupine would take for no bound
 			return porcupine.Unknown, found
 		}
-		switch porcupine.CheckOperationsTimeout(model(), operations(deeds[name]), left) {
+		switch porcupine.CheckOperationsTimeout(model(ctx), operations(deeds[name]), left) {
 		case porcupine.Unknown:
 			answer = porcupine.Unknown
 		case porcupine.Illegal:
-			found = append(found, violationView{Rule: "order of operations", Text: unexplained(name, deeds[name], time.Until(deadline))})
+			found = append(found, violationView{Rule: "order of operations", Text: unexplained(ctx, name, deeds[name], time.Until(deadline))})
 		case porcupine.Ok:
 		}
 	}
@@ -166,9 +174,9 @@ func operations(deeds []deed) (ops []porcupine.Operation) {
 // unexplained tells how far orders of the operations get. What does not fit is
 // only looked for where there is something: that is slower, and may find nothing
 // in the time that is left.
-func unexplained(name string, deeds []deed, left time.Duration) string {
+func unexplained(ctx context.Context, name string, deeds []deed, left time.Duration) string {
 	text := fmt.Sprintf("no order of what %d operations show of lock %q explains all of it", len(deeds), name)
-	_, info := porcupine.CheckOperationsVerbose(model(), operations(deeds), max(left, time.Second))
+	_, info := porcupine.CheckOperationsVerbose(model(ctx), operations(deeds), max(left, time.Second))
 	var longest []porcupine.Operation
 	for _, lock := range info.PartialLinearizationsOperations() {
 		for _, order := range lock {

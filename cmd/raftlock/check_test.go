@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -250,7 +251,7 @@ func TestSearch(t *testing.T) {
 		"granted, then perhaps released":  {false, []history.Op{first, granted("B", 6, s, 2*s, 10*s), op(history.Release, "A", 5, history.Unknown, 3*s, 4*s)}},
 		"a grant that nobody was told of": {true, []history.Op{op(history.Acquire, "B", 0, history.Unknown, 0, s), look("B", 4, 2*s, 3*s), granted("A", 5, 4*s, 5*s, s)}},
 	} {
-		answer, found := search(&history.History{Ops: c.ops}, time.Minute)
+		answer, found := search(t.Context(), &history.History{Ops: c.ops}, time.Minute)
 		if answer != porcupine.Ok || (len(found) == 0) != c.kept {
 			t.Errorf("%s: %v %v", name, answer, found)
 		}
@@ -264,12 +265,55 @@ func TestSearchPlantedFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, found := search(h, time.Minute); len(found) != 1 || !strings.Contains(found[0].Text, "goes on to operation ") {
+		if _, found := search(t.Context(), h, time.Minute); len(found) != 1 || !strings.Contains(found[0].Text, "goes on to operation ") {
 			t.Errorf("%s: %v", name, found)
 		}
 		h.Ops = h.Ops[:len(h.Ops)-1]
-		if answer, found := search(h, time.Minute); answer != porcupine.Ok || len(found) > 0 {
+		if answer, found := search(t.Context(), h, time.Minute); answer != porcupine.Ok || len(found) > 0 {
 			t.Errorf("%s without its last operation: %v %v", name, answer, found)
 		}
+	}
+}
+
+// countdown is a context that ends when it has been asked so many times.
+type countdown struct {
+	context.Context
+	asked, last atomic.Int64
+}
+
+func (c *countdown) Err() error {
+	if c.asked.Add(1) > c.last.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// The first ^C ends the search, wherever it is, and not only at the next lock.
+func TestCheckInterrupted(t *testing.T) {
+	const grants, s = 2000, time.Second
+	h := &history.History{}
+	for i := range time.Duration(grants) {
+		g := granted("A", int64(i+1), 20*i*s, 20*i*s+s, 10*s)
+		g.RequestID = fmt.Sprint(i)
+		h.Ops = append(h.Ops, g)
+	}
+	for _, after := range []int64{0, 1, grants / 2} {
+		ctx := &countdown{Context: t.Context()}
+		ctx.last.Store(after)
+		c := checking{timeout: time.Hour}
+		v, err := c.judge(ctx, h)
+		if !errors.Is(err, context.Canceled) || v != nil {
+			t.Errorf("interrupted after %d steps: %v, %v", after, v, err)
+		}
+		if n := ctx.asked.Load(); n > 2*after+10 {
+			t.Errorf("interrupted after %d steps it takes %d", after, n)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out watched
+	code, errOut := command(t, ctx, &out, "check", written(t, h))
+	if code != exitInterrupted || out.String() != "" || errOut != "raftlock: interrupted\n" {
+		t.Errorf("exit %d: %s%s", code, out.String(), errOut)
 	}
 }

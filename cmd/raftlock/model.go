@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
@@ -187,11 +188,16 @@ func speaks(op *history.Op) bool {
 	return false
 }
 
-// model is a lock as porcupine wants it.
-func model() porcupine.Model {
+// model is a lock as porcupine wants it. Nothing can be done any more when ctx has
+// ended: porcupine knows no other way to be told, and then takes back what it has
+// tried, without trying more.
+func model(ctx context.Context) porcupine.Model {
 	return porcupine.Model{
 		Init: func() any { return lockState{} },
 		Step: func(state, input, _ any) (bool, any) {
+			if ctx.Err() != nil {
+				return false, state
+			}
 			next, ok := state.(lockState).after(input.(deed))
 			return ok, next
 		},

@@ -73,8 +73,9 @@ func DoWithLock(
 // RunWithLock waits for a lock, calls fn while it holds it, and gives it back
 // when fn has returned, panicked, or ended its goroutine. Meanwhile it renews the
 // lock every interval, to last for another ttl each time; interval must be
-// shorter than ttl, a third of it is a good choice. It is Do for programs that
-// have a ClientID, and makes its parts with NewLockHandleFunc and
+// shorter than ttl, a third of it is a good choice. A grant that has less left
+// than ttl is renewed sooner, see NewAutoRenewer. It is Do for programs that have
+// a ClientID, and makes its parts with NewLockHandleFunc and
 // NewAutoRenewerFunc.
 //
 // What is said at Do of fn's context and of what is returned holds here too.

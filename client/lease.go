@@ -319,8 +319,8 @@ func (l *lease) raise(lock *Lock, from clock.Mark, ttl time.Duration) error {
 // keep renews the lease every third of ttl, until it ends. What fails is tried
 // again soon; no attempt takes so long that there is no time for another one.
 func (l *lease) keep(ttl time.Duration) {
-	interval := ttl / 3
-	wait := firstRenewal(l.left(), interval)
+	interval := renewalDue(l.left(), ttl/3, ttl)
+	wait := interval
 	for {
 		timer := l.clock.NewTimer(wait)
 		select {
@@ -332,18 +332,22 @@ func (l *lease) keep(ttl time.Duration) {
 		ctx, cancel := l.clock.WithTimeout(l.life, attemptLimit(l.left(), interval))
 		err := l.renew(ctx, ttl)
 		cancel()
-		wait = interval
 		if err != nil {
 			wait = retryPause(interval)
+			continue
 		}
+		interval = renewalDue(l.left(), ttl/3, ttl)
+		wait = interval
 	}
 }
 
-// firstRenewal is when to renew a grant for the first time: it may have less left
-// than the interval, if its answer was a long time on its way.
-func firstRenewal(left, interval time.Duration) time.Duration {
-	if left <= interval {
-		return max(0, left/2)
+// renewalDue is when to renew a grant: after the interval, or after a third of what
+// is left, if that is less than was asked for by more than a margin and a swift
+// answer explain. Its answer may have been a long time on its way, or it was
+// granted for less.
+func renewalDue(left, interval, ttl time.Duration) time.Duration {
+	if left+margin(ttl) < ttl-ttl/10 {
+		return max(0, min(interval, left/3))
 	}
 	return interval
 }

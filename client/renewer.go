@@ -56,7 +56,8 @@ func WithClock(clock clockwork.Clock) AutoRenewerOption {
 
 // NewAutoRenewer returns a renewer of a handle's lock, which does nothing before
 // Start. Every interval it renews, to last for another ttl each time; interval
-// must be shorter than ttl, a third of it is a good choice.
+// must be shorter than ttl, a third of it is a good choice. A grant that has less
+// left than ttl is renewed sooner: when a third of that has passed.
 //
 // Errors: ErrInvalidArgument, and ErrInvalidTTL when ttl is not positive.
 func NewAutoRenewer(handle LockHandle, interval, ttl time.Duration, opts ...AutoRenewerOption) (AutoRenewer, error) {
@@ -145,12 +146,14 @@ func (r *autoRenewer) Err() error {
 
 func (r *autoRenewer) run(ctx context.Context) {
 	defer close(r.done)
-	wait := r.interval
+	interval := r.due()
+	wait := interval
 	for r.sleep(ctx, wait) {
-		err := r.renew(ctx)
+		err := r.renew(ctx, interval)
 		switch {
 		case err == nil:
-			wait = r.interval
+			interval = r.due()
+			wait = interval
 		case errors.Is(err, errReleased):
 			return // its holder did not want it any more
 		case r.isLost(err):
@@ -159,9 +162,18 @@ func (r *autoRenewer) run(ctx context.Context) {
 			r.mu.Unlock()
 			return
 		default:
-			wait = retryPause(r.interval)
+			wait = retryPause(interval)
 		}
 	}
+}
+
+// due is how long to wait before the next renewal of what is held now.
+func (r *autoRenewer) due() time.Duration {
+	left, tells := r.horizon.left(r.handle, r.clock.Now())
+	if !tells {
+		return r.interval
+	}
+	return renewalDue(left, r.interval, r.ttl)
 }
 
 // isLost reports whether a renewal that failed was the last one.
@@ -177,9 +189,9 @@ func asLoss(err error) error {
 }
 
 // renew makes one attempt, which leaves time for another one.
-func (r *autoRenewer) renew(ctx context.Context) error {
+func (r *autoRenewer) renew(ctx context.Context, interval time.Duration) error {
 	if left, ok := r.horizon.left(r.handle, r.clock.Now()); ok {
-		limited, cancel := r.clock.WithTimeout(ctx, attemptLimit(left, r.interval))
+		limited, cancel := r.clock.WithTimeout(ctx, attemptLimit(left, interval))
 		defer cancel()
 		ctx = limited
 	}

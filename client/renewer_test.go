@@ -153,6 +153,7 @@ func TestAutoRenewerNoticesTheEnd(t *testing.T) {
 		m := newMachine(c.Client())
 		begun := time.Now()
 		r := newRenewer(t, acquired(t, m, "a", 10*time.Second), time.Hour, 2*time.Hour)
+		m.onRenew(lostRenewal)
 		r.Start(t.Context())
 		<-r.Done()
 		equal(t, "the end", time.Since(begun), 9900*time.Millisecond)
@@ -269,4 +270,68 @@ func TestNewAutoRenewerRefuses(t *testing.T) {
 			t.Errorf("%v does not name %s", err, c.field)
 		}
 	}
+}
+
+// late has a machine's grants, and its renewals, come with little of their time
+// left: for so long they were on their way.
+func late(m *machine, by time.Duration) {
+	m.onAcquire(func(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
+		res, err := m.RaftLockClient.Acquire(ctx, req)
+		m.here(res.Lock)
+		time.Sleep(by)
+		return res, err
+	})
+	m.onRenew(func(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
+		short := *req
+		short.NewTTL -= by
+		res, err := m.RaftLockClient.Renew(ctx, &short)
+		m.here(res.Lock)
+		return res, err
+	})
+}
+
+// A grant that has less left than the interval is renewed in time all the same,
+// the first time and later, and with time to try again.
+func TestGrantsWithLittleLeftAreRenewedInTime(t *testing.T) {
+	const ttl, by, interval = 20 * time.Second, 17 * time.Second, 8 * time.Second
+	check := func(t *testing.T, m *machine, begun time.Time) {
+		t.Helper()
+		_, renewals, _ := m.calls()
+		if len(renewals) < 20 {
+			t.Errorf("%d renewals", len(renewals))
+		}
+		for _, at := range renewals {
+			within := (ttl - by) / 3
+			if gap := at.Sub(begun); gap > within {
+				t.Errorf("a renewal comes after %v, and must within %v", gap, within)
+			}
+			begun = at
+		}
+	}
+	t.Run("RunWithLock", func(t *testing.T) {
+		bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+			m := newMachine(c.Client())
+			late(m, by)
+			err := client.RunWithLock(t.Context(), m, "a", "me", ttl, interval, func(ctx context.Context) error {
+				begun := time.Now()
+				time.Sleep(20 * time.Second)
+				check(t, m, begun)
+				return ctx.Err()
+			})
+			equal(t, "the error", err, nil)
+		})
+	})
+	t.Run("Do", func(t *testing.T) {
+		bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+			m := newMachine(c.Client())
+			late(m, by)
+			err := client.Do(t.Context(), m, "a", func(ctx context.Context, _ int64) error {
+				begun := time.Now()
+				time.Sleep(20 * time.Second)
+				check(t, m, begun)
+				return ctx.Err()
+			}, client.WithTTL(ttl))
+			equal(t, "the error", err, nil)
+		})
+	})
 }

@@ -151,6 +151,25 @@ func (f *fleet) other(than string) *process {
 	return nil
 }
 
+// sameTables waits until the members have the same log, and compares what they
+// made of it.
+func (f *fleet) sameTables() {
+	f.tb.Helper()
+	f.eventually("all members have applied the same log", func() bool {
+		var at [3]answer
+		for i, name := range f.names() {
+			at[i] = f.at(name).must(request{Op: "hash"})
+		}
+		if at[0].Index != at[1].Index || at[1].Index != at[2].Index {
+			return false
+		}
+		if at[0].Hash != at[1].Hash || at[1].Hash != at[2].Hash {
+			f.tb.Errorf("the members' tables differ after entry %d: %x, %x, %x", at[0].Index, at[0].Hash, at[1].Hash, at[2].Hash)
+		}
+		return true
+	})
+}
+
 func (f *fleet) eventually(what string, holds func() bool) {
 	f.tb.Helper()
 	limit := time.NewTimer(patience)

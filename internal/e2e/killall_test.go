@@ -42,7 +42,7 @@ func TestKillAll(t *testing.T) {
 	}
 	turns.end()
 	k.report(turns)
-	k.compare()
+	f.sameTables()
 	if k.took < rounds || rounds == 20 && (k.installed == 0 || k.broken == 0) || turns.grants.Load() == 0 {
 		t.Error("that was no torture")
 	}
@@ -162,22 +162,4 @@ func (k *killer) start() {
 func (k *killer) report(s *turns) {
 	k.t.Logf("%d rounds, %d acknowledgements, %d grants over the network, %d locks held; members had a newer snapshot %d times, %d came from the leader, %d were being written at a kill",
 		k.rounds, k.load.acks.Load(), s.grants.Load(), len(k.load.known), k.took, k.installed, k.broken)
-}
-
-// compare waits until the members have the same log, and compares what they made
-// of it.
-func (k *killer) compare() {
-	k.f.eventually("all members have applied the same log", func() bool {
-		var at [3]answer
-		for i, name := range k.f.names() {
-			at[i] = k.f.at(name).must(request{Op: "hash"})
-		}
-		if at[0].Index != at[1].Index || at[1].Index != at[2].Index {
-			return false
-		}
-		if at[0].Hash != at[1].Hash || at[1].Hash != at[2].Hash {
-			k.t.Errorf("the members' tables differ after entry %d: %x, %x, %x", at[0].Index, at[0].Hash, at[1].Hash, at[2].Hash)
-		}
-		return true
-	})
 }

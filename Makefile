@@ -115,6 +115,12 @@ torture: ## torment clusters of processes for DURATION (10m)
 torture-disk: ## break each system call and byte of a member's life (half an hour)
 	RAFTLOCK_EVERY=1 $(GO) test ./internal/walstore ./embed -run 'AtEverySystemCall$$|DamagedSnapshot' -v -count=1 -timeout 0
 
+.PHONY: soak
+soak: DURATION = 20m
+soak: ## full rate for DURATION (20m): memory, goroutines, descriptors, disk; curves in bin/soak.svg
+	@mkdir -p bin
+	$(GO) test ./internal/e2e -run '^TestSoak$$' -v -count=1 -timeout 0 -e2e.soak=$(DURATION) -e2e.soak.out=$(CURDIR)/bin
+
 .PHONY: cover
 cover: ## measure how much of the code, generated aside, the tests reach
 	@mkdir -p bin

@@ -42,6 +42,7 @@ type request struct {
 	Request string        `json:",omitempty"`
 	TTL     time.Duration `json:",omitempty"`
 	Version int64         `json:",omitempty"`
+	Callers int           `json:",omitempty"`
 }
 
 // answer is a line that a child writes: to a request, or, with an Event, of its
@@ -56,6 +57,7 @@ type answer struct {
 	Index    uint64 `json:",omitempty"` // of the newest snapshot, or of what Hash is of
 	Hash     uint64 `json:",omitempty"`
 	Promoted bool   `json:",omitempty"`
+	Gauge    *gauge `json:",omitempty"`
 
 	Error string   `json:",omitempty"`
 	Is    []string `json:",omitempty"` // the names in sentinels that Error is
@@ -104,8 +106,10 @@ func (a *answer) fail(err error) {
 type child struct {
 	member *embed.Member // nil without one
 	client client.Client
-	mu     sync.Mutex // of standard output, and held
+	dir    string     // the member's
+	mu     sync.Mutex // of standard output, held and crew
 	held   *client.Held
+	crew   *crew
 }
 
 // runChild is the life of a child: until its input ends, as it does when the
@@ -145,7 +149,7 @@ func (c *child) open(cfg childConfig) (err error) {
 	if err != nil {
 		return err
 	}
-	c.member, c.client = member, member.Client()
+	c.member, c.client, c.dir = member, member.Client(), cfg.DataDir
 	c.say(answer{Event: eventOpened}, nil)
 	go func() {
 		select {
@@ -228,6 +232,16 @@ func (c *child) do(req *request) (a answer, err error) {
 		a, err = c.hold(req)
 	case "look":
 		err = c.look()
+	case "work":
+		c.mu.Lock()
+		c.crew = newCrew(c.client, req.Client, req.Callers)
+		c.mu.Unlock()
+	case "rest":
+		w := c.crewAtWork()
+		w.end()
+		err = w.failure()
+	case "gauge":
+		a.Gauge, err = c.gauge()
 	case "close":
 		err = c.member.Close()
 	default:
@@ -262,4 +276,20 @@ func (c *child) look() error {
 		return fmt.Errorf("the context has ended: %t, but the hold says %w", over, err)
 	}
 	return err
+}
+
+// crewAtWork is who works in this process; nil for nobody.
+func (c *child) crewAtWork() *crew {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.crew
+}
+
+func (c *child) gauge() (*gauge, error) {
+	g, err := readGauge(c.dir)
+	if w := c.crewAtWork(); w != nil {
+		g.Acks, g.Outages = w.acks.Load(), w.outages.Load()
+		err = errors.Join(err, w.failure())
+	}
+	return &g, err
 }

@@ -9,7 +9,9 @@
 // on ways that are in its hands (relay_test.go), while programs (customer_test.go)
 // write down what they see (journal_test.go). make torture has both go on for as long
 // as one likes.
+// TestSoak has three members work at full rate and looks for what grows; make soak
+// runs it for 20 minutes and draws the curves.
 //
 // The tests need nothing but loopback ports and, for failing disks and for
-// crashes at a chosen system call, strace; without it those are skipped.
+// crashes at a chosen system call, strace, and for TestSoak, /proc; without it those are skipped.
 package e2e

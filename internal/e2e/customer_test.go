@@ -23,7 +23,7 @@ const (
 	// turnLimit bounds a turn of a customer.
 	turnLimit = 15 * time.Second
 	// workers is how many turns of a customer go on at once.
-	workers = 4
+	workers = 6
 )
 
 // customerConfig is what a customer is told through its environment.
@@ -121,7 +121,7 @@ func (w *worker) turn() {
 	ctx, cancel := context.WithTimeout(context.Background(), turnLimit)
 	defer cancel()
 	lock := w.lock(w.d)
-	switch w.d.IntN(10) {
+	switch w.d.IntN(20) {
 	case 0:
 		w.hold(ctx, lock)
 	case 1:
@@ -137,13 +137,13 @@ func (w *worker) turn() {
 			LockID: lock, Wait: true, WaitTimeout: time.Second + w.upTo(4*time.Second), Priority: int32(w.d.IntN(4)) - 1,
 		})
 	}
-	pass(30*time.Millisecond, w.d)
+	pass(20*time.Millisecond, w.d)
 }
 
 func (w *worker) upTo(d time.Duration) time.Duration { return time.Duration(w.d.Int64N(int64(d))) }
 
 // ttl is of holders who may die.
-func (w *worker) ttl() time.Duration { return 300*time.Millisecond + w.upTo(1500*time.Millisecond) }
+func (w *worker) ttl() time.Duration { return 150*time.Millisecond + w.upTo(800*time.Millisecond) }
 
 // isOpen reports whether the same call again can find out more.
 func isOpen(err error) bool {
@@ -153,6 +153,10 @@ func isOpen(err error) bool {
 // take takes a lock by itself, renews it at times, and gives it back, or not.
 func (w *worker) take(ctx context.Context, req *client.AcquireRequest) {
 	req.ClientID, req.RequestID, req.TTL = w.id, fmt.Sprint(w.turns), w.ttl()
+	lapses := w.d.IntN(8) == 0
+	if lapses {
+		req.TTL = 100*time.Millisecond + w.upTo(200*time.Millisecond)
+	}
 	res, err := w.c.Acquire(ctx, req)
 	for again := 0; err != nil && isOpen(err) && again < 3 && ctx.Err() == nil; again++ {
 		pass(100*time.Millisecond, w.d)
@@ -162,29 +166,32 @@ func (w *worker) take(ctx context.Context, req *client.AcquireRequest) {
 		return
 	}
 	for range w.d.IntN(3) {
-		pass(30*time.Millisecond, w.d)
+		pass(20*time.Millisecond, w.d)
 		_, _ = w.c.Renew(ctx, &client.RenewRequest{LockID: req.LockID, ClientID: w.id, Version: res.Lock.Version, NewTTL: w.ttl()})
 	}
 	w.old = *res.Lock
-	if w.d.IntN(8) == 0 {
-		return // it lapses
+	if lapses {
+		return
 	}
 	release := &client.ReleaseRequest{LockID: req.LockID, ClientID: w.id, Version: res.Lock.Version}
 	_, err = w.c.Release(ctx, release)
 	for again := 0; err != nil && isOpen(err) && again < 3; again++ {
 		_, err = w.c.Release(ctx, release)
 	}
+	if w.d.IntN(4) == 0 { // when the next one has it, perhaps
+		w.stale(ctx)
+	}
 }
 
 // hold keeps a lock for longer than its TTL.
 func (w *worker) hold(ctx context.Context, lock string) {
-	held, err := client.Hold(ctx, w.c, lock, client.WithTTL(w.ttl()/2), client.WithWait(3*time.Second), client.WithPriority(int32(w.d.IntN(4))))
+	held, err := client.Hold(ctx, w.c, lock, client.WithTTL(w.ttl()), client.WithWait(3*time.Second), client.WithPriority(int32(w.d.IntN(4))))
 	if err != nil {
 		return
 	}
 	select {
 	case <-held.Done():
-	case <-time.After(w.upTo(600 * time.Millisecond)):
+	case <-time.After(w.upTo(400 * time.Millisecond)):
 	}
 	_ = held.Release(ctx) // what came of it is in the journal
 }
@@ -194,7 +201,7 @@ func (w *worker) within(ctx context.Context, lock string) {
 	work := func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
-		case <-time.After(w.upTo(200 * time.Millisecond)):
+		case <-time.After(w.upTo(100 * time.Millisecond)):
 		}
 		return nil
 	}

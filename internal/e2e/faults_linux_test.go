@@ -322,17 +322,3 @@ func (a *arena) replaceMember() func() {
 		})
 	}
 }
-
-// eventually makes an attempt again and again, until it succeeds.
-func (a *arena) eventually(what string, attempt func() error) {
-	a.t.Helper()
-	for until := time.Now().Add(recovery); ; pass(100*time.Millisecond, a.d) {
-		err := attempt()
-		if err == nil {
-			return
-		}
-		if time.Now().After(until) {
-			a.t.Fatalf("not within %v: %s: %v\n%s", recovery, what, err, a.status())
-		}
-	}
-}

@@ -34,7 +34,7 @@ func TestKillAll(t *testing.T) {
 	case underRace:
 		rounds = 6
 	}
-	for round := 0; !t.Failed() && (round < rounds || time.Since(begun) < *tortureFlag/5); round++ {
+	for round := 0; !t.Failed() && (round < rounds || time.Since(begun) < *tortureFlag/4); round++ {
 		k.round(round)
 		if *tortureFlag > 0 && round%20 == 19 {
 			k.report(turns)

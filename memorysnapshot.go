@@ -2,6 +2,7 @@ package raftlock
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -160,7 +161,7 @@ func (s *memorySink) Write(p []byte) (int, error) {
 	return len(p), s.hold.held(func(*memoryDisk) error { return nil })
 }
 
-func (s *memorySink) Commit() error {
+func (s *memorySink) Commit(context.Context) error {
 	if s.ended {
 		return errSinkEnded
 	}

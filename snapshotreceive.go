@@ -184,7 +184,7 @@ func (n *Node) receiveState(s *snapshotReceiver, meta *raftpb.SnapshotMetadata) 
 	if err := s.spool(sink); err != nil {
 		return nil, err
 	}
-	if err := sink.Commit(); err != nil {
+	if err := sink.Commit(n.ctx); err != nil {
 		return nil, fmt.Errorf("commit snapshot: %w", err)
 	}
 	state, err := loadFrom(n.ctx, n.cfg.Storage, meta.GetIndex())

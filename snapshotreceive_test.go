@@ -3,9 +3,12 @@ package raftlock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/raftlock/raftlock/client"
 )
 
 // storedDisk is a disk with the sample table as its snapshot, as a member of
@@ -35,7 +38,7 @@ func storedDisk(t *testing.T, change func(*snapshotHeader)) *MemoryStorage {
 		err = s.writeTo(sink)
 	}
 	if err == nil {
-		err = sink.Commit()
+		err = sink.Commit(t.Context())
 	}
 	if err == nil {
 		err = disk.SaveSnapshot(meta)
@@ -85,5 +88,63 @@ func TestLoadingEndsWithTheMember(t *testing.T) {
 	}
 	if _, err := loadFrom(context.Background(), disk, 78); err == nil {
 		t.Error("a snapshot was loaded that there is not")
+	}
+}
+
+// slowDisk is a disk whose snapshots take for ever to be read back.
+type slowDisk struct {
+	*MemoryStorage
+	reads chan struct{} // one for each that has begun
+}
+
+func (d *slowDisk) CreateSnapshot(meta *raftpb.SnapshotMetadata) (SnapshotSink, error) {
+	sink, err := d.MemoryStorage.CreateSnapshot(meta)
+	return &slowSink{sink, d.reads}, err
+}
+
+type slowSink struct {
+	SnapshotSink
+	reads chan struct{}
+}
+
+func (s *slowSink) Commit(ctx context.Context) error {
+	s.reads <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// oneChunk is a leader that sends a snapshot of one chunk.
+type oneChunk struct{ PeerStream }
+
+func (oneChunk) Send([]byte) error     { return nil }
+func (oneChunk) Recv() ([]byte, error) { return []byte("snapshot"), nil }
+
+// A large snapshot that is read back, an own one or one from the leader, does not
+// hold up the end of a member.
+func TestCloseEndsTheReadingBack(t *testing.T) {
+	disk := &slowDisk{NewMemoryStorage(), make(chan struct{}, 10)}
+	n, err := Open(Config{Name: "n1", Storage: disk, Snapshots: Snapshots{MinLogBytes: smallestSnapshot}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-n.Ready()
+	received := make(chan error, 1)
+	go func() {
+		s := &snapshotReceiver{stream: oneChunk{}, offer: &offer{size: 8}, progress: func() {}}
+		_, err := n.receiveState(s, metaOf(&snapshotOf(sampleTable()).header))
+		received <- err
+	}()
+	<-disk.reads
+	for i := 0; len(disk.reads) == 0; i++ { // until an own one is due
+		_, err := n.Client().Acquire(t.Context(), &client.AcquireRequest{LockID: fmt.Sprint(i), ClientID: "me"})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-received; !errors.Is(err, context.Canceled) {
+		t.Errorf("the one from the leader: %v", err)
 	}
 }

@@ -122,7 +122,7 @@ func (n *Node) writeSnapshot(s *takenSnapshot) error {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
 	s.size, s.view = count.bytes, nil // it would keep the old pages of the table
-	if err := sink.Commit(); err != nil {
+	if err := sink.Commit(n.ctx); err != nil {
 		return fmt.Errorf("commit snapshot: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"context"
 	"errors"
 	"io"
 	"slices"
@@ -121,9 +122,10 @@ type SnapshotSink interface {
 	// Commit makes the snapshot durable under its name: for OpenSnapshot at
 	// once, for Load when SaveSnapshot or InstallSnapshot have named it. A disk
 	// reads it back before and refuses what is not the snapshot of the meta data
-	// that CreateSnapshot was given; memory does not. After an error nothing is
-	// left of it.
-	Commit() error
+	// that CreateSnapshot was given; memory does not. The end of ctx ends the
+	// reading, so that a large snapshot does not hold up the end of a member.
+	// After an error nothing is left of it.
+	Commit(ctx context.Context) error
 
 	// Discard removes the snapshot. After Commit or Discard it does nothing,
 	// so that it can be deferred.

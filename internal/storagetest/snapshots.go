@@ -59,7 +59,7 @@ func Commit(tb testing.TB, s raftlock.Storage, meta *raftpb.SnapshotMetadata, co
 	sink, err := s.CreateSnapshot(meta)
 	must(tb, "CreateSnapshot", err)
 	WriteSnapshot(tb, sink, meta, content)
-	must(tb, "Commit", sink.Commit())
+	must(tb, "Commit", sink.Commit(tb.Context()))
 	must(tb, "Discard after Commit", sink.Discard())
 }
 
@@ -217,7 +217,7 @@ func discardedIsGone(t *testing.T, disk Disk) {
 	WriteSnapshot(t, sink, Meta(5, 2), "own")
 	must(t, "Discard", sink.Discard())
 	must(t, "a second Discard", sink.Discard())
-	refused(t, "Commit after Discard", sink.Commit())
+	refused(t, "Commit after Discard", sink.Commit(t.Context()))
 	_, err = sink.Write([]byte("more"))
 	refused(t, "Write after Discard", err)
 	hasNone(t, s, 5)
@@ -432,8 +432,8 @@ func sinksOfOneIndex(t *testing.T, disk Disk) {
 	must(t, "CreateSnapshot", err)
 	WriteSnapshot(t, first, Meta(5, 2), "first")
 	WriteSnapshot(t, second, Meta(5, 2), "second")
-	must(t, "Commit", second.Commit())
-	must(t, "Commit", first.Commit())
+	must(t, "Commit", second.Commit(t.Context()))
+	must(t, "Commit", first.Commit(t.Context()))
 	holds(t, s, Meta(5, 2), "first")
 	third, err := s.CreateSnapshot(Meta(5, 2))
 	must(t, "CreateSnapshot", err)
@@ -455,7 +455,7 @@ func besideTheLog(t *testing.T, disk Disk) {
 			if _, err := sink.Write(SnapshotBytes(meta, strings.Repeat("beside", 5000))); err != nil {
 				t.Errorf("Write: %v", err)
 			}
-			if err := sink.Commit(); err != nil {
+			if err := sink.Commit(t.Context()); err != nil {
 				t.Errorf("Commit: %v", err)
 			}
 			file, err := s.OpenSnapshot(meta.GetIndex())
@@ -488,7 +488,7 @@ func closeEndsSnapshots(t *testing.T, disk Disk) {
 	must(t, "Close", s.Close())
 	_, err = begun.Write([]byte("more"))
 	refused(t, "Write", err)
-	refused(t, "Commit", begun.Commit())
+	refused(t, "Commit", begun.Commit(t.Context()))
 	must(t, "Discard", begun.Discard())
 	_, err = s.CreateSnapshot(Meta(7, 2))
 	refused(t, "CreateSnapshot", err)

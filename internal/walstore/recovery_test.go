@@ -2,8 +2,10 @@ package walstore
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -267,7 +269,7 @@ func TestCommitRefusesWhatItCannotReadBack(t *testing.T) {
 		_, err = sink.Write(b)
 		must(t, err)
 		// It says what is wrong where; the data directory is as good as before.
-		if err := sink.Commit(); err == nil || !strings.Contains(err.Error(), "offset ") {
+		if err := sink.Commit(t.Context()); err == nil || !strings.Contains(err.Error(), "offset ") {
 			t.Errorf("Commit: %v", err)
 		}
 	}
@@ -414,4 +416,46 @@ func openFiles(t *testing.T, s *Store) (n int) {
 		}
 	}
 	return n
+}
+
+// A snapshot that is read back does not hold up whoever ends: however large it is
+// and slow its disk, the next read is the last. Nothing is left of it, and the
+// next one is as good as any.
+func TestCommitEndsWithItsContext(t *testing.T) {
+	dir := t.TempDir()
+	s := storagetest.Started(t, diskAt(dir)).(*Store)
+	must(t, s.Append(storagetest.Hard(2, 7, 1), storagetest.Entries(2, 2, "a", "b")))
+	for reads := range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		check := s.check
+		s.check = func(from io.Reader) (*raftpb.SnapshotMetadata, error) {
+			var b [1]byte
+			for range reads {
+				if _, err := from.Read(b[:]); err != nil {
+					t.Errorf("a read before the end: %v", err)
+				}
+			}
+			cancel()
+			for n := 1; ; n++ {
+				if _, err := from.Read(b[:]); err != nil {
+					if n > 1 {
+						t.Errorf("it reads %d times more", n)
+					}
+					return nil, err
+				}
+			}
+		}
+		sink, err := s.CreateSnapshot(storagetest.Meta(3, 2))
+		must(t, err)
+		storagetest.WriteSnapshot(t, sink, storagetest.Meta(3, 2), "state")
+		if err := sink.Commit(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("Commit: %v", err)
+		}
+		s.check = check
+		if has := readDir(t, filepath.Join(dir, snapshotsName)); len(has) != 0 {
+			t.Errorf("left behind: %q", slices.Sorted(maps.Keys(has)))
+		}
+	}
+	storagetest.Commit(t, s, storagetest.Meta(3, 2), "state")
+	must(t, s.SaveSnapshot(storagetest.Meta(3, 2)))
 }

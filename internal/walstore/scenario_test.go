@@ -1,6 +1,7 @@
 package walstore
 
 import (
+	"context"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -115,7 +116,7 @@ func writeCommitted(s raftlock.Storage, meta *raftpb.SnapshotMetadata) error {
 			return fmt.Errorf("%w: %w", errAside, err)
 		}
 	}
-	if err := sink.Commit(); err != nil {
+	if err := sink.Commit(context.Background()); err != nil {
 		return fmt.Errorf("%w: %w", errAside, err)
 	}
 	return nil

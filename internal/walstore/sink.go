@@ -1,6 +1,7 @@
 package walstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -93,18 +94,18 @@ func (k *sink) sync() error {
 }
 
 // Commit implements raftlock.SnapshotSink.
-func (k *sink) Commit() error {
+func (k *sink) Commit(ctx context.Context) error {
 	if k.file == nil {
 		return errSinkEnded
 	}
-	if err := k.commit(); err != nil {
+	if err := k.commit(ctx); err != nil {
 		return errors.Join(fmt.Errorf("commit snapshot: %w", err), k.Discard())
 	}
 	return nil
 }
 
 // commit syncs the file, reads it back and gives it its name.
-func (k *sink) commit() error {
+func (k *sink) commit(ctx context.Context) error {
 	s := k.store
 	if err := s.usable(); err != nil {
 		return err
@@ -115,7 +116,7 @@ func (k *sink) commit() error {
 	if _, err := k.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if at, err := s.readBack(k.file, k.mark); err != nil {
+	if at, err := s.readBack(untilDone{ctx, k.file}, k.mark); err != nil {
 		return fmt.Errorf("%s does not read back: offset %d: %w", filepath.Base(k.path), at, err)
 	}
 	s.mu.Lock()
@@ -138,6 +139,19 @@ func (k *sink) commit() error {
 	file := k.file
 	k.file = nil
 	return file.Close()
+}
+
+// untilDone reads until ctx ends.
+type untilDone struct {
+	ctx  context.Context
+	from io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.from.Read(p)
 }
 
 // Discard implements raftlock.SnapshotSink. When the store is closed, the

@@ -98,6 +98,9 @@ func carry[T any](ctx context.Context, c *Client, call func(context.Context) (T,
 		return answer[T]{lost: failed}
 	}
 	t := newTether(ctx)
+	if ctx.Err() != nil { // in a pause, say: it is over before the call begins
+		t.end(ctx.Err(), context.Cause(ctx))
+	}
 	detach := l.attach(t.lose)
 	answered := make(chan answer[T], 1)
 	if !c.cluster.behind(func() {

@@ -84,3 +84,23 @@ func TestStatusWithAContextThatEnds(t *testing.T) {
 		}
 	}
 }
+
+// A call whose context was over before it began could still be made, and have its
+// answer: which of the two came first was a matter of luck.
+func TestCallAfterTheEndOfItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testcluster.New(t, 1)
+		cl := c.Client()
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		for i := range 200 {
+			lock := strconv.Itoa(i)
+			if _, err := cl.Acquire(over, &client.AcquireRequest{LockID: lock, ClientID: "me"}); !errors.Is(err, context.Canceled) {
+				t.Fatalf("call %d ended with %v", i, err)
+			}
+			if _, err := cl.GetLockInfo(t.Context(), &client.GetLockInfoRequest{LockID: lock}); !errors.Is(err, client.ErrLockNotFound) {
+				t.Fatalf("call %d was made: %v", i, err)
+			}
+		}
+	})
+}

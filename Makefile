@@ -40,7 +40,8 @@ test: ## run every test
 	$(GO) -C $(STRANGER) test ./...
 
 # The long tests are more rounds of the short ones, or begin processes that run
-# without the detector.
+# without the detector. The short ones do fewer rounds under it, too: see raced in
+# package testcluster.
 .PHONY: race
 race: ## run the short tests under the race detector (needs a C compiler)
 	$(GO) test -race -short -timeout 20m ./...

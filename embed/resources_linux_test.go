@@ -88,7 +88,11 @@ func TestResourcesComeBack(t *testing.T) { // not parallel: it counts what the p
 		first = inUse(t, s.dir)
 		return last.goroutines == first.goroutines && last.files == first.files && last.disk == first.disk
 	})
-	for round := range 12 {
+	rounds := 12
+	if testing.Short() {
+		rounds = 4
+	}
+	for round := range rounds {
 		burden(t, members, fmt.Sprint("more", round))
 	}
 	var now use
@@ -106,7 +110,7 @@ func TestResourcesComeBack(t *testing.T) { // not parallel: it counts what the p
 	if limit := first.heap + 3<<20; now.heap > limit {
 		t.Errorf("the heap is %d KiB, %d after the first load", now.heap>>10, first.heap>>10)
 	}
-	t.Logf("after one load %+v, after thirteen %+v", first, now)
+	t.Logf("after one load %+v, after %d more %+v", first, rounds, now)
 }
 
 // burden makes calls of all kinds at all members: pairs, waits, and waits that

@@ -181,7 +181,7 @@ func TestCallOverALossOfOffice(t *testing.T) {
 // A follower that is cut off for less than it takes to notice loses no answer
 // for long.
 func TestShortCutOfAFollower(t *testing.T) {
-	for cut := 10 * time.Millisecond; cut <= 400*time.Millisecond; cut *= 2 {
+	for cut := 10 * time.Millisecond; cut <= 400*time.Millisecond; cut *= time.Duration(raced(4, 2)) {
 		bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
 			there := follower(c)
 			cl := c.ClientOn(there)
@@ -354,7 +354,7 @@ func TestReadsDuringFaults(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		})
-		faults(c, seed, tries(5, 12), 3)
+		faults(c, seed, tries(raced(3, 5), 12), 3)
 		stop.Store(true)
 		work.Wait()
 		serving(t, c.Client())
@@ -466,7 +466,7 @@ func exclude(t *testing.T, c *testcluster.Cluster, seed uint64) {
 			}
 		})
 	}
-	faults(c, seed, tries(6, 10), 3)
+	faults(c, seed, tries(raced(3, 6), 10), 3)
 	stop.Store(true)
 	work.Wait()
 	cl := c.Client()
@@ -588,7 +588,7 @@ func TestLeaderKills(t *testing.T) {
 						if other, again := tokens.LoadOrStore(res.Lock.Version, id); again {
 							t.Errorf("calls %v and %s have the same token", other, id)
 						}
-						time.Sleep(time.Millisecond)
+						time.Sleep(time.Duration(raced(10, 1)) * time.Millisecond)
 						if lock == "common" {
 							holders.Add(-1)
 						}
@@ -599,7 +599,7 @@ func TestLeaderKills(t *testing.T) {
 					}
 				})
 			}
-			for range tries(2, 5) {
+			for range tries(raced(1, 2), 5) {
 				time.Sleep(500 * time.Millisecond)
 				i := c.CrashLeader()
 				time.Sleep(500 * time.Millisecond)

@@ -205,7 +205,7 @@ func TestRemoveWhileLeaderCrashes(t *testing.T) {
 // counts anew who is there.
 func TestTransferAtAnyMoment(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
-		for i := range 400 {
+		for i := 0; i < 400; i += raced(4, 1) {
 			time.Sleep(election + time.Duration(i)*beat/4)
 			to := (c.Leader() + 1) % 3
 			if err := c.Node(to).TransferLeadership(limit(t, time.Minute), name(to)); err != nil {

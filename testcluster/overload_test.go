@@ -44,7 +44,7 @@ func TestStorm(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond) // they hold their locks
 		s := &storm{refused: map[string]int{}}
-		for i := range tries(2000, 5000) {
+		for i := range tries(raced(1200, 2000), 5000) {
 			callers.Go(func() { s.call(ctx, t, clients[i%3], i) })
 		}
 		peak := uint64(0)
@@ -131,7 +131,7 @@ type storm struct {
 func (s *storm) call(ctx context.Context, t *testing.T, cl client.Client, i int) {
 	heavy := map[string]string{"k": strings.Repeat("v", 256)}
 	id := fmt.Sprint("caller", i)
-	for n := 0; ctx.Err() == nil && n < 20; n++ {
+	for n := 0; ctx.Err() == nil && n < raced(5, 20); n++ {
 		call, cancel := context.WithTimeout(ctx, time.Duration(50+rand.IntN(500))*time.Millisecond)
 		req := &client.AcquireRequest{
 			LockID: fmt.Sprint("storm", rand.IntN(20)), ClientID: id, RequestID: fmt.Sprint(n), Wait: i%2 == 0, Metadata: heavy, TTL: time.Minute,

@@ -140,7 +140,7 @@ func (tr *traffic) failed() bool {
 // flows waits until so many more grants have been made.
 func (tr *traffic) flows(t *testing.T, more int) {
 	t.Helper()
-	want := tr.granted() + more
+	want := tr.granted() + raced((more+3)/4, more)
 	until(t, "that the traffic goes on", func() bool {
 		if tr.failed() {
 			tr.stop(t)

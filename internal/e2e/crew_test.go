@@ -89,17 +89,17 @@ func (h *hand) run() {
 // call or a grant can end.
 func (h *hand) work() error {
 	switch d := h.dice.IntN(64); {
-	case d < 36:
+	case d < 32:
 		return h.use()
-	case d < 46:
+	case d < 42:
 		return h.keep()
-	case d < 52:
+	case d < 48:
 		return h.abandon()
-	case d < 58:
+	case d < 54:
 		return h.share()
-	case d < 62:
+	case d < 58:
 		return h.ask()
-	case d < 63:
+	case d < 61:
 		return h.waitInVain()
 	default:
 		return h.leave()
@@ -182,7 +182,7 @@ func (h *hand) waitInVain() error {
 	}
 	return expect(client.ErrTimeout, h.call(func(ctx context.Context) error {
 		_, err := h.client.Acquire(ctx, &client.AcquireRequest{
-			LockID: h.kept[0].LockID, ClientID: h.id + "-other", RequestID: fmt.Sprint(h.turn), Wait: true, WaitTimeout: 5 * time.Millisecond,
+			LockID: h.kept[0].LockID, ClientID: h.id + "-other", RequestID: fmt.Sprint(h.turn), Wait: true, WaitTimeout: time.Millisecond,
 		})
 		return err
 	}))
@@ -193,7 +193,7 @@ func (h *hand) leave() error {
 	if len(h.kept) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(h.ctx, time.Duration(h.dice.IntN(5000))*time.Microsecond)
+	ctx, cancel := context.WithTimeout(h.ctx, time.Duration(h.dice.IntN(2000))*time.Microsecond)
 	defer cancel()
 	got, err := h.client.Acquire(ctx, &client.AcquireRequest{
 		LockID: h.kept[0].LockID, ClientID: h.id + "-leaver", RequestID: fmt.Sprint(h.turn), Wait: true, WaitTimeout: longTTL, TTL: time.Second,

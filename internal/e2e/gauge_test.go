@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/csv"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/metrics"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,6 +21,7 @@ type gauge struct {
 	Goroutines  int64
 	Descriptors int64
 	Disk        int64 // bytes of the data directory
+	Processor   int64 // milliseconds of processor time so far
 	Acks        int64 // calls of the callers in this process that were answered
 	Outages     int64 // attempts of theirs that nobody answered
 }
@@ -37,6 +40,9 @@ func readGauge(dir string) (g gauge, err error) {
 		return g, err
 	}
 	g.Resident = resident * int64(os.Getpagesize())
+	if g.Processor, err = processorTime(); err != nil {
+		return g, err
+	}
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return g, err
@@ -46,6 +52,26 @@ func readGauge(dir string) (g gauge, err error) {
 		g.Disk, err = bytesIn(dir)
 	}
 	return g, err
+}
+
+// processorTime is how many milliseconds this process has computed, in its own
+// code and in the kernel's. It is counted in hundredths of a second.
+func processorTime() (int64, error) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the name, in brackets, with anything in it.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, fmt.Errorf("/proc/self/stat has only %d fields: %s", len(fields), stat)
+	}
+	user, err := strconv.ParseInt(fields[11], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	kernel, err := strconv.ParseInt(fields[12], 10, 64)
+	return (user + kernel) * 10, err
 }
 
 // bytesIn adds up the files below a directory, in which others come and go.
@@ -74,19 +100,19 @@ type sample struct {
 
 // quantity is one number of a gauge.
 type quantity struct {
-	name   string
 	column string
 	of     func(g *gauge) *int64
 }
 
 var quantities = []quantity{
-	{"heap in use", "heap_bytes", func(g *gauge) *int64 { return &g.Heap }},
-	{"resident memory", "resident_bytes", func(g *gauge) *int64 { return &g.Resident }},
-	{"goroutines", "goroutines", func(g *gauge) *int64 { return &g.Goroutines }},
-	{"descriptors", "descriptors", func(g *gauge) *int64 { return &g.Descriptors }},
-	{"disk", "disk_bytes", func(g *gauge) *int64 { return &g.Disk }},
-	{"calls answered", "answered", func(g *gauge) *int64 { return &g.Acks }},
-	{"calls not answered", "unanswered", func(g *gauge) *int64 { return &g.Outages }},
+	{"heap_bytes", func(g *gauge) *int64 { return &g.Heap }},
+	{"resident_bytes", func(g *gauge) *int64 { return &g.Resident }},
+	{"goroutines", func(g *gauge) *int64 { return &g.Goroutines }},
+	{"descriptors", func(g *gauge) *int64 { return &g.Descriptors }},
+	{"disk_bytes", func(g *gauge) *int64 { return &g.Disk }},
+	{"processor_ms", func(g *gauge) *int64 { return &g.Processor }},
+	{"answered", func(g *gauge) *int64 { return &g.Acks }},
+	{"unanswered", func(g *gauge) *int64 { return &g.Outages }},
 }
 
 func quantityOf(column string) quantity {

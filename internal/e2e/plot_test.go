@@ -14,7 +14,7 @@ import (
 const (
 	plotWidth  = 800
 	plotLeft   = 70 // of the curves: room for numbers
-	plotRight  = 15
+	plotRight  = 25 // half of the last minute
 	plotTop    = 30 // of each panel: room for its title
 	plotHeight = 110
 	plotBelow  = 22 // room for the minutes
@@ -31,7 +31,7 @@ type panel struct {
 	points    map[string][]point
 }
 
-// panelsOf are what a soak shows. Calls are shown as a rate.
+// panelsOf are what a soak shows. What only grows is shown as a rate.
 func panelsOf(samples []sample) (panels []panel) {
 	for _, p := range []struct {
 		column, title string
@@ -43,9 +43,10 @@ func panelsOf(samples []sample) (panels []panel) {
 		{"descriptors", "open descriptors", 1},
 		{"disk_bytes", "data directory, MiB", 1 << 20},
 		{"answered", "calls answered to the callers in the process, thousand a second", 1000},
+		{"processor_ms", "processors in use", 1000},
 	} {
 		processes, points := series(samples, quantityOf(p.column))
-		if p.column == "answered" {
+		if p.column == "answered" || p.column == "processor_ms" {
 			for process := range points {
 				points[process] = rates(points[process])
 			}
@@ -106,12 +107,12 @@ func (p *panel) draw(b *strings.Builder) {
 	_ = xml.EscapeText(b, []byte(p.title))
 	b.WriteString("</text>\n")
 	for v := 0.0; v <= top*1.001; v += step {
-		fmt.Fprintf(b, `<path d="M%d %.1fH%d" stroke="#808080" stroke-opacity="0.3"/><text x="%d" y="%.1f" text-anchor="end">%g</text>`+"\n",
+		fmt.Fprintf(b, `<path d="M%d %.1fH%d" stroke="#808080" stroke-opacity="0.3"/><text x="%d" y="%.1f" text-anchor="end">%.6g</text>`+"\n",
 			plotLeft, y(v), plotWidth-plotRight, plotLeft-6, y(v)+4, v)
 	}
 	beat := time.Duration(round(last.Minutes()/10) * float64(time.Minute))
 	for at := time.Duration(0); at <= last; at += beat {
-		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%g min</text>`+"\n", x(at), plotTop+plotHeight+15, at.Minutes())
+		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%.6g min</text>`+"\n", x(at), plotTop+plotHeight+15, at.Minutes())
 	}
 	for i, process := range p.processes {
 		fmt.Fprintf(b, `<polyline fill="none" stroke="%s" stroke-width="1.5" points="`, plotColours[i%len(plotColours)])
@@ -141,7 +142,7 @@ func TestPlot(t *testing.T) {
 	samples := []sample{
 		{0, "n1 <&>", gauge{Heap: 1 << 20, Disk: 64 << 20}},
 		{0, "n2", gauge{Heap: 2 << 20}},
-		{10 * time.Minute, "n1 <&>", gauge{Heap: 8 << 20, Acks: 600_000}},
+		{10 * time.Minute, "n1 <&>", gauge{Heap: 8 << 20, Acks: 600_000, Processor: 240_000}},
 		{10 * time.Minute, "n2", gauge{Heap: 4 << 20}},
 	}
 	var b strings.Builder
@@ -161,11 +162,14 @@ func TestPlot(t *testing.T) {
 			curves++
 		}
 	}
-	if want := 6 * 2; curves != want {
+	if want := 7 * 2; curves != want {
 		t.Errorf("%d curves, want %d", curves, want)
 	}
+	if strings.Contains(b.String(), "0000000") {
+		t.Errorf("a number that is not rounded in\n%s", &b)
+	}
 	// Heap from 1 to 8 of 8 MiB, over the whole width; one rate, of a thousand.
-	for _, want := range []string{`"70.0,126.2 785.0,30.0 "`, `"785.0,30.0 "`, ">10 min<", ">0.5<"} {
+	for _, want := range []string{`"70.0,126.2 775.0,30.0 "`, `"775.0,30.0 "`, ">10 min<", ">0.5<"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %s in\n%s", want, &b)
 		}

@@ -234,7 +234,9 @@ func look[T any](ctx context.Context, n *Node, see func(*replica) T) (T, error) 
 	}
 }
 
-// lookInOrder returns what the loop sees behind the frames that have come.
+// lookInOrder returns what the loop sees behind the frames that have come. It does
+// not wait for the end of a member that is about to end: that waits in turn for the
+// streams of its peers, over which this is asked.
 func lookInOrder[T any](n *Node, see func(*replica) T) (T, error) {
 	var none T
 	seen := make(chan T, 1)
@@ -244,7 +246,7 @@ func lookInOrder[T any](n *Node, see func(*replica) T) (T, error) {
 	select {
 	case v := <-seen:
 		return v, nil
-	case <-n.done:
+	case <-n.ctx.Done():
 		return none, ErrClosed
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -147,4 +148,36 @@ func TestCloseEndsTheReadingBack(t *testing.T) {
 	if err := <-received; !errors.Is(err, context.Canceled) {
 		t.Errorf("the one from the leader: %v", err)
 	}
+}
+
+// A snapshot that is offered to a member that is about to end does not wait for
+// that end, which waits for it: the loop may have had its last turn.
+func TestOffersDoNotHoldUpTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := Open(Config{Name: "n1", Storage: NewMemoryStorage()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-n.Ready()
+		leave := make(chan struct{})
+		n.inbox.request(func(*replica) { <-leave }) // the last turn
+		synctest.Wait()
+		judged := make(chan error, 1)
+		go func() { judged <- n.judgeOffer(new(raftpb.Message)) }()
+		synctest.Wait()
+		n.cancel(ErrClosed)
+		synctest.Wait()
+		select {
+		case err := <-judged:
+			if !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+		default:
+			t.Error("the offer waits for the member's end")
+		}
+		close(leave)
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -18,7 +18,8 @@ type Bounds struct {
 
 	// Keeps is for how long a waiting Acquire keeps its place for certain: a
 	// caller that is cut off for longer than 2 s may lose it, and a history does
-	// not show who was cut off. Where nothing was, let it be an hour. Default 2 s.
+	// not show who was cut off. Where nothing was, let it be an hour. Its own
+	// timeout and TTL bound it too. Default 2 s.
 	Keeps time.Duration
 
 	// Echo is for how long an attempt that was given up may still have an effect

@@ -91,7 +91,7 @@ func (l *lock) stays(x *index) map[int]*stay {
 			}
 			s := &stay{
 				op: op, proof: look.op, from: x.ops[look.op].To, token: x.ops[op].Token,
-				until: x.keeps(op),
+				until: x.keeps(op, look.op),
 			}
 			if old := found[op]; old == nil || s.from < old.from {
 				found[op] = s
@@ -127,23 +127,29 @@ func (l *lock) lists(x *index) (lists []list) {
 	return lists
 }
 
-// keeps is until when a call has its place for certain, once it has it. A caller
-// that is cut off comes back, and to the end of the queue if its place is gone:
-// because nobody claimed it, or because the wait was over in the table.
-func (x *index) keeps(op int) time.Duration {
+// keeps is until when a call that a look shows in the queue has its place for
+// certain. A caller that is cut off comes back, and to the end of the queue if its
+// place is gone: because nobody claimed it, because the wait was over in the table,
+// or because its turn came, right after the look, and what it had won lapsed before
+// anybody heard of it.
+func (x *index) keeps(op, look int) time.Duration {
 	o := &x.ops[op]
 	d := x.bounds.Keeps
 	if o.Timeout > 0 {
 		d = min(d, o.Timeout)
 	}
-	return o.From + atLeast(d)
+	until := o.From + atLeast(d)
+	if o.TTL > 0 {
+		until = min(until, x.ops[look].From+atLeast(o.TTL))
+	}
+	return until
 }
 
 // checkQueue holds that waiters are served by priority, then in order of arrival.
 // Only what is certain counts: a wait stood in the queue when somebody saw it
-// there, and kept its place for Bounds.Keeps since it was called for, or for its
-// own timeout. Within that time nobody may be granted the lock who asked for it after that, with no greater
-// priority, or who stood behind it in a queue that somebody saw.
+// there, and kept its place as long as keeps says. Within that time nobody may be
+// granted the lock who asked for it after that, with no greater priority, or who
+// stood behind it in a queue that somebody saw.
 func (l *lock) checkQueue(x *index) {
 	for _, shown := range l.lists(x) {
 		l.checkList(x, shown)
@@ -175,7 +181,7 @@ func (l *lock) checkList(x *index, shown list) {
 			continue
 		}
 		x.report.compared(QueueOrder)
-		if g := l.byToken[x.ops[call].Token]; g.token < x.ops[ahead].Token && g.exists < x.keeps(ahead) {
+		if g := l.byToken[x.ops[call].Token]; g.token < x.ops[ahead].Token && g.exists < x.keeps(ahead, shown.op) {
 			x.broken(QueueOrder, ahead, call, "operation %d shows the first ahead of the second in the queue of lock %q, and the second was served before it",
 				shown.op+1, l.name)
 		}

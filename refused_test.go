@@ -88,3 +88,39 @@ func TestDeposedLeaderDoesNotRefuse(t *testing.T) {
 		t.Errorf("after the mending: %+v, %t", rep, ok)
 	}
 }
+
+// A refusal without an entry is for a lock that another holds at that time, and
+// for a call of which nothing else may come.
+func TestRefusesOnlyWhatIsHeld(t *testing.T) {
+	tb := newTable()
+	open := bounds{lockWaiters: 9, locks: 9, waiters: 9}
+	tb.apply(&entry{stamp: 1, bounds: open, commands: []command{
+		{kind: cmdAcquire, lock: "a", client: "me", attempt: 1, ttl: 10},
+		{kind: cmdWithdraw, lock: "a", client: "you", request: "gone"},
+	}})
+	you := command{kind: cmdAcquire, lock: "a", client: "you", request: "r", attempt: 1}
+	with := func(change func(c *command)) command {
+		c := you
+		change(&c)
+		return c
+	}
+	for _, tt := range []struct {
+		name string
+		c    command
+		at   logTime
+		want bool
+	}{
+		{"before the end", you, 10, true},
+		{"at the end, which no entry has brought about yet", you, 11, false},
+		{"of a lock that nobody has", with(func(c *command) { c.lock = "b" }), 10, false},
+		{"the holder's own", with(func(c *command) { c.client, c.request = "me", "" }), 10, false},
+		{"one that waits", with(func(c *command) { c.wait = true }), 10, false},
+		{"a repeat", with(func(c *command) { c.attempt = 2 }), 10, false},
+		{"one that was withdrawn", with(func(c *command) { c.request = "gone" }), 10, false},
+		{"a renewal", with(func(c *command) { c.kind = cmdRenew }), 10, false},
+	} {
+		if _, refused := tb.refuses(&tt.c, tt.at); refused != tt.want {
+			t.Errorf("%s: refused: %t", tt.name, refused)
+		}
+	}
+}

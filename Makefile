@@ -27,7 +27,7 @@ TOOL  := $(GO) tool -modfile=$(TOOLS)/go.mod
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## compile every package
@@ -128,6 +128,15 @@ cover: ## measure how much of the code, generated aside, the tests reach
 	$(GO) test -coverprofile=bin/cover.all ./...
 	@grep -v '\.pb\.go:' bin/cover.all >bin/cover.out
 	$(GO) tool cover -func=bin/cover.out | tail -n 1
+
+# Each breaks the code in one way, in the sight of the compiler only.
+.PHONY: mutants
+mutants: ## break the code in each listed way: the tests must notice (MUTANTS=regexp)
+	cd $(TOOLS) && $(GO) run ./mutants -root ../.. -run '$(MUTANTS)'
+
+.PHONY: mutants-check
+mutants-check: ## see whether the list of mutants fits the source
+	cd $(TOOLS) && $(GO) run ./mutants -root ../.. -check
 
 .PHONY: apicheck
 apicheck: ## compare package client with its published API

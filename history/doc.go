@@ -46,6 +46,7 @@
 //	bounds.go     the times that the rules allow
 //	report.go     rules, violations, and their words
 //	index.go      Check: what a history says about each lock and each grant
+//	asks.go       what the calls of one identity mean for its grants
 //	service.go    the time in which the cluster is seen to serve
 //	exclusion.go  rules: mutual exclusion, one token per request id
 //	tokens.go     rules: unique and growing tokens, none unasked, no stale token, no stale read

@@ -50,8 +50,8 @@ type lock struct {
 	byToken map[int64]*grant
 	sights  []sighting
 
-	asks      map[identity][]int // Acquire and Enqueue, whatever came of them
-	waits     map[string]*waits  // those with a wait, by ClientID
+	asks      map[identity]*asks
+	waits     map[string]*waits // those with a wait, by ClientID
 	renews    []int
 	releases  []int
 	withdraws []int // Cancel
@@ -113,7 +113,7 @@ func newIndex(ops []Op, bounds Bounds) *index {
 	at := func(name string) *lock {
 		l := byName[name]
 		if l == nil {
-			l = &lock{name: name, byToken: map[int64]*grant{}, asks: map[identity][]int{}, waits: map[string]*waits{}}
+			l = &lock{name: name, byToken: map[int64]*grant{}, asks: map[identity]*asks{}, waits: map[string]*waits{}}
 			byName[name] = l
 		}
 		return l
@@ -141,7 +141,7 @@ func (l *lock) take(x *index, i int) {
 	switch o.Call {
 	case Acquire, Enqueue:
 		who := identity{o.ClientID, o.RequestID}
-		l.asks[who] = append(l.asks[who], i)
+		l.asksOf(who).add(x, i)
 		if o.Wait {
 			l.waitsOf(o.ClientID).add(i)
 		}
@@ -207,10 +207,10 @@ func (l *lock) show(x *index, i int, token int64, owner string, held bool) *gran
 // finish works out what depends on the whole history.
 func (l *lock) finish(x *index) {
 	slices.SortFunc(l.grants, func(a, b *grant) int { return cmp.Compare(a.token, b.token) })
-	won := map[identity][]*grant{}
 	for _, g := range l.grants {
 		if g.known {
-			won[g.owner] = append(won[g.owner], g)
+			who := l.asks[g.owner]
+			who.won = append(who.won, g)
 		}
 	}
 	for _, i := range l.renews {
@@ -223,10 +223,13 @@ func (l *lock) finish(x *index) {
 		l.finishRelease(x, i)
 	}
 	for _, i := range l.withdraws {
-		l.finishWithdrawal(x, i, won)
+		o := &x.ops[i]
+		if a := l.asks[identity{o.ClientID, o.RequestID}]; a != nil && o.hasEffect() {
+			a.cancel = x.earlier(a.cancel, i)
+		}
 	}
-	for who, grants := range won {
-		l.finishAsks(x, who, grants)
+	for who, a := range l.asks {
+		a.finish(x, who)
 	}
 	for _, g := range l.grants {
 		g.finish(x)
@@ -242,18 +245,6 @@ func (g *grant) finish(x *index) {
 	}
 }
 
-// finishWithdrawal is about a call that ends whatever a RequestID has won. One
-// without a RequestID ends waits only.
-func (l *lock) finishWithdrawal(x *index, i int, won map[identity][]*grant) {
-	o := &x.ops[i]
-	if !o.hasEffect() || o.RequestID == "" {
-		return
-	}
-	for _, g := range won[identity{o.ClientID, o.RequestID}] {
-		g.endAt(o.From, i)
-	}
-}
-
 func (l *lock) finishRelease(x *index, i int) {
 	o := &x.ops[i]
 	g := l.byToken[o.Token]
@@ -263,39 +254,6 @@ func (l *lock) finishRelease(x *index, i int) {
 	g.endAt(o.From, i)
 	if o.Outcome == OK && o.To < g.released {
 		g.released, g.releasedBy = o.To, i
-	}
-}
-
-// finishAsks works out what the calls of an identity mean for its grants. None of
-// them was made before the first call, whichever call it was that won it: an
-// attempt that was late may have. A call with a RequestID whose outcome is unknown
-// may have been withdrawn, and what it had won with it.
-func (l *lock) finishAsks(x *index, who identity, grants []*grant) {
-	asks := l.asks[who]
-	first := slices.MinFunc(asks, func(a, b int) int { return cmp.Compare(x.ops[a].From, x.ops[b].From) })
-	for _, g := range grants {
-		g.bornAfter, g.askedBy = x.ops[first].From, first
-	}
-	won := 0
-	for _, i := range asks {
-		if who.requestID != "" && x.ops[i].extends() {
-			won++
-		}
-	}
-	for ; won > 1; won-- {
-		x.report.compared(OneToken)
-	}
-	for _, i := range asks {
-		o := &x.ops[i]
-		if o.Outcome != Unknown && o.Outcome != Open {
-			continue
-		}
-		for _, g := range grants {
-			g.maybe = true
-			if who.requestID != "" {
-				g.endAt(o.From, i)
-			}
-		}
 	}
 }
 
@@ -315,7 +273,7 @@ func (g *grant) guaranteed(x *index, i int) time.Duration {
 	if o.Expires != 0 {
 		end = o.To + atLeast(o.Expires-o.To)
 	}
-	if o.Call == Renew || len(g.lock.asks[identity{o.ClientID, o.RequestID}]) == 1 {
+	if o.Call == Renew || len(g.lock.asks[identity{o.ClientID, o.RequestID}].ops) == 1 {
 		end = max(end, o.From+atLeast(o.TTL))
 	}
 	return min(end, g.cut)

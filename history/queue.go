@@ -204,7 +204,10 @@ func (l *lock) checkOvertaking(x *index, stays []*stay) {
 		if rank > 0 {
 			known[rank] = max(known[rank], known[rank-1])
 		}
-		priorities[rank] = l.priority(x, g)
+		priorities[rank] = math.MinInt32
+		if a := l.asks[g.owner]; a != nil {
+			priorities[rank] = a.priority
+		}
 		if g.known {
 			order = append(order, rank)
 		}
@@ -231,16 +234,4 @@ func (l *lock) checkOvertaking(x *index, stays []*stay) {
 				s.proof+1, l.name, round(s.from))
 		}
 	}
-}
-
-// priority is the greatest that a grant's identity has asked with. Who does not
-// wait comes behind all who do.
-func (l *lock) priority(x *index, g *grant) int32 {
-	greatest := int32(math.MinInt32)
-	for _, i := range l.asks[g.owner] {
-		if o := &x.ops[i]; o.Wait {
-			greatest = max(greatest, o.Priority)
-		}
-	}
-	return greatest
 }

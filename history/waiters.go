@@ -78,8 +78,8 @@ func (l *lock) gaps(x *index) (gaps []gap) {
 		}
 		spans = append(spans, span{g.bornAfter, g.mayLast(x), last})
 	}
-	for _, asks := range l.asks {
-		for _, i := range asks {
+	for _, a := range l.asks {
+		for _, i := range a.ops {
 			if to, may := mayHold(x, i); may {
 				spans = append(spans, span{x.ops[i].From, to, i})
 			}

@@ -1,19 +1,29 @@
 package history
 
-import "math"
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sort"
+	"time"
+)
 
 // asks are the calls with which one identity asks for one lock, Acquire and
 // Enqueue, whatever came of them. What they mean for its grants is worked out once
 // and not for each grant: a plain identity may have as many of both as the history
 // is long.
 type asks struct {
-	ops      []int    // in the order of the history
-	won      []*grant // by token
-	first    int      // called before all others
-	unknown  int      // called before all others without an answer, -1 for none
-	cancel   int      // the Cancel of it that was called first, -1 for none
-	priority int32    // the greatest that it waits with; the smallest if it does not
+	ops      []int     // in the order of the history
+	won      []*grant  // by token
+	first    int       // called before all others
+	unknown  int       // called before all others without an answer, -1 for none
+	cancel   int       // the Cancel of it that was called first, -1 for none
+	until    []lasting // see mayProlong; nil until it is asked for
+	priority int32     // the greatest that it waits with; the smallest if it does not
 }
+
+// lasting is until when the calls up to one may prolong a grant of their identity.
+type lasting struct{ from, over time.Duration }
 
 func newAsks() *asks { return &asks{first: -1, unknown: -1, cancel: -1, priority: math.MinInt32} }
 
@@ -72,5 +82,36 @@ func (a *asks) finish(x *index, who identity) {
 	}
 	for ; won > 1; won-- {
 		x.report.compared(OneToken)
+	}
+}
+
+// mayProlong is until when a grant may last because of the calls before an
+// instant, whatever they won: while an identity holds the lock, each attempt of an
+// Acquire without a RequestID prolongs its grant, and that of an earlier call, which
+// was refused or has given its grant back, may come late. It is zero if none can.
+func (a *asks) mayProlong(x *index, before time.Duration) time.Duration {
+	if len(a.ops) > 0 && x.ops[a.first].RequestID != "" {
+		return 0
+	}
+	if a.until == nil {
+		a.sort(x)
+	}
+	n := sort.Search(len(a.until), func(i int) bool { return a.until[i].from >= before })
+	if n == 0 {
+		return 0
+	}
+	return a.until[n-1].over
+}
+
+func (a *asks) sort(x *index) {
+	a.until = make([]lasting, 0, len(a.ops))
+	for _, i := range a.ops {
+		if o := &x.ops[i]; o.Call == Acquire && o.Outcome != Failed {
+			a.until = append(a.until, lasting{o.From, x.over(i)})
+		}
+	}
+	slices.SortStableFunc(a.until, func(a, b lasting) int { return cmp.Compare(a.from, b.from) })
+	for i := 1; i < len(a.until); i++ {
+		a.until[i].over = max(a.until[i].over, a.until[i-1].over)
 	}
 }

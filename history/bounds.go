@@ -23,7 +23,8 @@ type Bounds struct {
 	Keeps time.Duration
 
 	// Echo is for how long an attempt that was given up may still have an effect
-	// when the call had others. Default 10 s.
+	// when another one of the call was answered. What renews, or has no RequestID, may
+	// have had several, and can be known to be over only after that. Default 10 s.
 	Echo time.Duration
 }
 

@@ -34,7 +34,7 @@ func (g *grant) checkExpiry(x *index, shown []int) {
 	by, next := -1, 0
 	for _, i := range shown {
 		for ; next < len(extensions) && x.ops[extensions[next]].From < x.ops[i].From; next++ {
-			if t := g.over(x, extensions[next]); by < 0 || t > over {
+			if t := x.over(extensions[next]); by < 0 || t > over {
 				over, by = t, extensions[next]
 			}
 		}
@@ -42,6 +42,7 @@ func (g *grant) checkExpiry(x *index, shown []int) {
 			continue
 		}
 		x.report.compared(Expiry)
+		over := max(over, g.asks().mayProlong(x, x.ops[i].From))
 		if x.ops[i].From > over {
 			x.broken(Expiry, by, i, "the first ends by %v at the latest, and lock %q was still held under token %d",
 				round(over), g.lock.name, g.token)

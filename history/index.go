@@ -88,6 +88,9 @@ type grant struct {
 	// cut is when somebody may have ended it; cutBy is who, -1 for nobody.
 	cut   time.Duration
 	cutBy int
+	// next is when a grant with a greater token was known for certain, never if none
+	// is.
+	next time.Duration
 	// released is when it had been released for certain; releasedBy is how, -1 if
 	// it was not.
 	released   time.Duration
@@ -213,6 +216,11 @@ func (l *lock) finish(x *index) {
 			who.won = append(who.won, g)
 		}
 	}
+	next := never
+	for _, g := range slices.Backward(l.grants) {
+		g.next = next
+		next = min(next, g.exists)
+	}
 	for _, i := range l.renews {
 		o := &x.ops[i]
 		if g := l.byToken[o.Token]; g != nil && (o.Outcome == Unknown || o.Outcome == Open) {
@@ -263,6 +271,9 @@ func (g *grant) endAt(t time.Duration, by int) {
 	}
 }
 
+// asks are those of the grant's identity, nil if it is not known.
+func (g *grant) asks() *asks { return g.lock.asks[g.owner] }
+
 // guaranteed is until when an extension lets its grant stand for certain, if
 // nobody ends it: as long as its answer promised, and for its TTL since it was
 // asked for. Of an identity that asked more than once nobody knows which call the
@@ -279,19 +290,26 @@ func (g *grant) guaranteed(x *index, i int) time.Duration {
 	return min(end, g.cut)
 }
 
-// over is when a grant was over for certain as far as an extension knows, never
-// if that cannot be told.
-func (g *grant) over(x *index, i int) time.Duration {
+// over is when a grant was over for certain as far as an operation knows that may
+// have granted or prolonged it, never if that cannot be told.
+func (x *index) over(i int) time.Duration {
 	o := &x.ops[i]
 	lasts := max(o.TTL, o.Expires-o.From)
 	if o.TTL == 0 && o.Expires == 0 {
 		return never // the cluster's default
 	}
-	from := o.To
-	if o.To-o.From > x.bounds.Quick && o.RequestID == "" {
-		from += x.bounds.Echo
+	return x.service.after(o.To+x.echo(o), atMost(lasts)+x.bounds.Late)
+}
+
+// echo is for how long after its answer an operation may still prolong a grant. A
+// call that was answered in a moment may have had an attempt before that, which
+// hangs somewhere on its way: how long a call took says nothing about that. One
+// with a RequestID does not prolong what it has won.
+func (x *index) echo(o *Op) time.Duration {
+	if o.RequestID != "" {
+		return 0
 	}
-	return x.service.after(from, atMost(lasts)+x.bounds.Late)
+	return x.bounds.Echo
 }
 
 // bounded reports whether all that may have granted or prolonged it is known.
@@ -301,9 +319,9 @@ func (g *grant) bounded() bool { return g.known && !g.maybe && len(g.extensions)
 func (g *grant) mayLast(x *index) time.Duration {
 	end := never
 	if g.bounded() {
-		end = 0
+		end = g.asks().mayProlong(x, g.next)
 		for _, i := range g.extensions {
-			end = max(end, g.over(x, i))
+			end = max(end, x.over(i))
 		}
 	}
 	return min(end, g.released)

@@ -81,3 +81,52 @@ func TestBoundsDefaults(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// shownUntil adds looks at lock "l" that show it held by "a" under a token until an
+// instant, and free for a while after that.
+func shownUntil(h *History, token int64, from, until, to time.Duration) {
+	const ms = time.Millisecond
+	for at := from; at < to; at += 10 * ms {
+		h.Ops = append(h.Ops, Op{Call: Look, Lock: "l", From: at, To: at + ms, Outcome: OK,
+			Seen: []Sight{{Lock: "l", Owner: "a", Held: at < until, Token: token}}})
+	}
+}
+
+// The first attempt of a renewal reaches a member whose way to the leader hangs, and
+// its connection breaks; the second one, at another member, is answered within 3 ms.
+// 2.9 s later the leader hears of the first one, too: a renewal never shortens, so
+// that the grant ends 3 s after that.
+func TestLateAttemptOfRenewal(t *testing.T) {
+	const ms = time.Millisecond
+	h := &History{Ops: []Op{
+		{Call: Acquire, ClientID: "a", RequestID: "r", Lock: "l", Token: 1, From: 0, To: ms, Outcome: OK, TTL: 3000 * ms, Expires: 3000 * ms},
+		{Call: Renew, ClientID: "a", Lock: "l", Token: 1, From: 500 * ms, To: 503 * ms, Outcome: OK, TTL: 3000 * ms, Expires: 3500 * ms},
+	}}
+	shownUntil(h, 1, 600*ms, 6400*ms, 7000*ms)
+	if v := h.Check(Bounds{}).Violations; len(v) > 0 {
+		t.Errorf("%d violations, the first: %v", len(v), v[0])
+	}
+	h.Ops = h.Ops[:2]
+	shownUntil(h, 1, 600*ms, 30_000*ms, 30_000*ms)
+	if r := h.Check(Bounds{}); r.Broken[Expiry] == 0 {
+		t.Error("a grant is held for ever by a renewal")
+	}
+}
+
+// An Acquire without a RequestID is refused, and the next one is granted; then an
+// attempt of the first comes late, and prolongs the grant of the second.
+func TestLateAttemptOfEarlierAcquire(t *testing.T) {
+	const ms = time.Millisecond
+	h := &History{Ops: []Op{
+		{Call: Acquire, ClientID: "a", Lock: "l", From: 0, To: ms, Outcome: Refused, Code: "LOCK_HELD", TTL: 9000 * ms},
+		{Call: Acquire, ClientID: "a", Lock: "l", Token: 1, From: 500 * ms, To: 503 * ms, Outcome: OK, TTL: 100 * ms, Expires: 600 * ms},
+	}}
+	shownUntil(h, 1, 510*ms, 15_000*ms, 16_000*ms)
+	if v := h.Check(Bounds{}).Violations; len(v) > 0 {
+		t.Errorf("%d violations, the first: %v", len(v), v[0])
+	}
+	h.Ops[0].ClientID = "b"
+	if r := h.Check(Bounds{}); r.Broken[Expiry] == 0 {
+		t.Error("another's attempt prolongs a grant")
+	}
+}

@@ -141,7 +141,7 @@ func (s *simulation) served(do func()) {
 }
 
 // call makes a command: it reaches the table after a while, is answered after
-// another, or loses its answer, comes late, or never. then goes on with the client.
+// another, or loses its answer, comes late, twice, or never. then goes on with the client.
 func (s *simulation) call(op Op, apply func(o *Op), then func(o *Op)) {
 	op.From, op.Outcome = s.now, Open
 	s.ops = append(s.ops, op)
@@ -165,6 +165,10 @@ func (s *simulation) call(op Op, apply func(o *Op), then func(o *Op)) {
 		fallthrough
 	case lost == 1: // neither comes
 		s.in(s.upTo(time.Second), func() { s.ops[i].Outcome = Unknown; answer() })
+	case lost < 6 && op.RequestID == "" && (op.Call == Acquire || op.Call == Renew):
+		// The attempt that is answered is the second one. The first comes late.
+		s.in(s.upTo(5*time.Second), func() { s.served(func() { apply(&Op{From: op.From}) }) })
+		fallthrough
 	default:
 		s.in(s.upTo(10*time.Millisecond), func() { s.served(func() { apply(&s.ops[i]); answer() }) })
 	}

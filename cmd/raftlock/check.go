@@ -1,14 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -24,7 +21,7 @@ const (
 )
 
 func checkCommand() *cobra.Command {
-	c := &checking{}
+	c := &checking{room: mostRoom}
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say whether a recorded history keeps the promises",
@@ -34,7 +31,8 @@ rule and the two operations that break it. If no rule is broken, it looks for an
 order of the operations that explains all their answers.
 
 It exits with 0 if the promises were kept, 1 if one was broken, 2 if there is no
-history to be read, and 3 if it is too thin to tell, or --timeout was too short.`,
+history to be read, and 3 if it is too thin to tell, or --timeout was too short, or
+the search for an order would take more than 2 GB of memory.`,
 		Example: `  raftlock check history.jsonl
   gunzip -c history.jsonl.gz | raftlock check -`,
 		Args: exactly("FILE"),
@@ -47,12 +45,13 @@ history to be read, and 3 if it is too thin to tell, or --timeout was too short.
 
 type checking struct {
 	timeout time.Duration
+	room    int64 // see effort
 	json    bool
 }
 
 // finding is what --json shows.
 type finding struct {
-	Verdict    string               `json:"verdict"` // kept, violated, thin, timeout
+	Verdict    string               `json:"verdict"` // kept, violated, thin, timeout, large
 	Operations int                  `json:"operations"`
 	Compared   map[history.Rule]int `json:"compared"`
 	Broken     map[history.Rule]int `json:"broken,omitempty"`
@@ -119,9 +118,10 @@ func (c *checking) judge(ctx context.Context, h *history.History) (*finding, err
 		})
 	}
 	answer := porcupine.Ok
+	e := &effort{ctx: ctx, deadline: time.Now().Add(c.timeout), room: c.room, least: leastPiece}
 	if len(v.Violations) == 0 {
 		var found []violationView
-		answer, found = search(ctx, h, c.timeout)
+		answer, found = e.search(h)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -133,6 +133,9 @@ func (c *checking) judge(ctx context.Context, h *history.History) (*finding, err
 	case report.Thin():
 		v.Verdict, v.code = "thin", exitThin
 		v.why = "the history is too thin to tell: no lock is granted twice in it"
+	case e.large:
+		v.Verdict, v.code = "large", exitThin
+		v.why = fmt.Sprintf("no rule is broken, and the search for an order of the operations was given up at %d MB", e.room>>20)
 	case answer == porcupine.Unknown:
 		v.Verdict, v.code = "timeout", exitThin
 		v.why = fmt.Sprintf("no rule is broken, and %v were too short to find an order of the operations: --timeout gives more", c.timeout)
@@ -140,62 +143,6 @@ func (c *checking) judge(ctx context.Context, h *history.History) (*finding, err
 		v.Verdict = "kept"
 	}
 	return v, nil
-}
-
-// search looks for orders, lock after lock, until the time is over. When ctx ends,
-// so does the search, and what it returns says nothing.
-func search(ctx context.Context, h *history.History, timeout time.Duration) (answer porcupine.CheckResult, found []violationView) {
-	answer = porcupine.Ok
-	deadline := time.Now().Add(timeout)
-	deeds := deedsOf(h)
-	for _, name := range slices.Sorted(maps.Keys(deeds)) {
-		left := time.Until(deadline)
-		if left <= 0 || ctx.Err() != nil { // which porcupine would take for no bound
-			return porcupine.Unknown, found
-		}
-		switch porcupine.CheckOperationsTimeout(model(ctx), operations(deeds[name]), left) {
-		case porcupine.Unknown:
-			answer = porcupine.Unknown
-		case porcupine.Illegal:
-			found = append(found, violationView{Rule: "order of operations", Text: unexplained(ctx, name, deeds[name], time.Until(deadline))})
-		case porcupine.Ok:
-		}
-	}
-	return answer, found
-}
-
-func operations(deeds []deed) (ops []porcupine.Operation) {
-	for _, d := range deeds {
-		ops = append(ops, porcupine.Operation{Input: d, Call: int64(d.op.From), Return: int64(d.op.To)})
-	}
-	return ops
-}
-
-// unexplained tells how far orders of the operations get. What does not fit is
-// only looked for where there is something: that is slower, and may find nothing
-// in the time that is left.
-func unexplained(ctx context.Context, name string, deeds []deed, left time.Duration) string {
-	text := fmt.Sprintf("no order of what %d operations show of lock %q explains all of it", len(deeds), name)
-	_, info := porcupine.CheckOperationsVerbose(model(ctx), operations(deeds), max(left, time.Second))
-	var longest []porcupine.Operation
-	for _, lock := range info.PartialLinearizationsOperations() {
-		for _, order := range lock {
-			if len(order) > len(longest) {
-				longest = order
-			}
-		}
-	}
-	fits := map[int]bool{}
-	for _, op := range longest {
-		fits[op.Input.(deed).number] = true
-	}
-	rest := slices.DeleteFunc(slices.Clone(deeds), func(d deed) bool { return fits[d.number] })
-	if len(rest) == 0 || len(longest) == 0 {
-		return text
-	}
-	first := slices.MinFunc(rest, func(a, b deed) int { return cmp.Compare(a.op.To, b.op.To) })
-	return text + fmt.Sprintf(": one explains %d, and none goes on to operation %d, the %s at %v to %v",
-		len(longest), first.number, first.op.Call, first.op.From, first.op.To)
 }
 
 func (v *finding) print(out io.Writer) error {

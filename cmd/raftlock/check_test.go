@@ -206,6 +206,17 @@ func granted(owner string, token int64, from, to, ttl time.Duration) history.Op 
 	}
 }
 
+// searched is what the search alone finds, in pieces of at least so many deeds.
+func searched(t *testing.T, h *history.History, least int) (porcupine.CheckResult, []violationView) {
+	t.Helper()
+	e := &effort{ctx: t.Context(), deadline: time.Now().Add(time.Minute), room: mostRoom, least: least}
+	answer, found := e.search(h)
+	if e.large {
+		t.Error("there was not enough room")
+	}
+	return answer, found
+}
+
 // The search alone, without the rules: it holds a grant to its guaranteed end, and
 // lets it end from there on.
 func TestSearch(t *testing.T) {
@@ -251,7 +262,7 @@ func TestSearch(t *testing.T) {
 		"granted, then perhaps released":  {false, []history.Op{first, granted("B", 6, s, 2*s, 10*s), op(history.Release, "A", 5, history.Unknown, 3*s, 4*s)}},
 		"a grant that nobody was told of": {true, []history.Op{op(history.Acquire, "B", 0, history.Unknown, 0, s), look("B", 4, 2*s, 3*s), granted("A", 5, 4*s, 5*s, s)}},
 	} {
-		answer, found := search(t.Context(), &history.History{Ops: c.ops}, time.Minute)
+		answer, found := searched(t, &history.History{Ops: c.ops}, 1)
 		if answer != porcupine.Ok || (len(found) == 0) != c.kept {
 			t.Errorf("%s: %v %v", name, answer, found)
 		}
@@ -265,11 +276,11 @@ func TestSearchPlantedFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, found := search(t.Context(), h, time.Minute); len(found) != 1 || !strings.Contains(found[0].Text, "goes on to operation ") {
+		if _, found := searched(t, h, 1); len(found) != 1 || !strings.Contains(found[0].Text, "goes on to operation ") {
 			t.Errorf("%s: %v", name, found)
 		}
 		h.Ops = h.Ops[:len(h.Ops)-1]
-		if answer, found := search(t.Context(), h, time.Minute); answer != porcupine.Ok || len(found) > 0 {
+		if answer, found := searched(t, h, 1); answer != porcupine.Ok || len(found) > 0 {
 			t.Errorf("%s without its last operation: %v %v", name, answer, found)
 		}
 	}
@@ -300,7 +311,7 @@ func TestCheckInterrupted(t *testing.T) {
 	for _, after := range []int64{0, 1, grants / 2} {
 		ctx := &countdown{Context: t.Context()}
 		ctx.last.Store(after)
-		c := checking{timeout: time.Hour}
+		c := checking{timeout: time.Hour, room: mostRoom}
 		v, err := c.judge(ctx, h)
 		if !errors.Is(err, context.Canceled) || v != nil {
 			t.Errorf("interrupted after %d steps: %v, %v", after, v, err)

@@ -189,19 +189,23 @@ func speaks(op *history.Op) bool {
 }
 
 // model is a lock as porcupine wants it. Nothing can be done any more when ctx has
-// ended: porcupine knows no other way to be told, and then takes back what it has
-// tried, without trying more.
-func model(ctx context.Context) porcupine.Model {
+// ended, or after so many steps: porcupine knows no other way to be told, and then
+// takes back what it has tried, without trying more. stopped reports that, and is
+// not to be asked while porcupine is at work.
+func model(ctx context.Context, from lockState, steps int64) (m porcupine.Model, stopped func() bool) {
 	return porcupine.Model{
-		Init: func() any { return lockState{} },
+		Init: func() any { return from },
 		Step: func(state, input, _ any) (bool, any) {
-			if ctx.Err() != nil {
+			if steps <= 0 || ctx.Err() != nil {
 				return false, state
 			}
 			next, ok := state.(lockState).after(input.(deed))
+			if ok {
+				steps--
+			}
 			return ok, next
 		},
-	}
+	}, func() bool { return steps <= 0 }
 }
 
 // after is the state when a deed was done, and whether it could be.

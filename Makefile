@@ -6,6 +6,7 @@ SHELL := bash
 
 GO        ?= go
 FUZZTIME  ?= 10s
+FUZZ      ?= .
 DURATION  ?= 10m
 BENCH     ?= .
 BENCHPKGS ?= ./...
@@ -97,15 +98,22 @@ verify-gen: ## fail if the committed generated code is not what gen makes
 bench: ## run the benchmarks (BENCH=regexp, BENCHPKGS=packages)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHPKGS)
 
-# go test fuzzes one target of one package at a time.
+# An instrumented binary for each package, then two targets at a time with a worker
+# each. What fails is shown, with the input, which lies in testdata/fuzz then. What
+# is found to be of interest stays in Go's cache, for the next time.
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (10s)
-	@{ grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . || true; } | \
-	sort | while IFS=: read -r file decl; do \
-		name=$${decl#func }; \
-		echo "fuzz $$name in $$(dirname "$$file")"; \
-		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
-	done
+fuzz: ## run the fuzz targets (FUZZ=regexp), two at a time, for FUZZTIME each (10s)
+	@bins=$$(mktemp -d); trap 'rm -rf "$$bins"' EXIT; cache=$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m); \
+	grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's,/[^/]*:func , ,' | sort | \
+	{ grep -E '$(FUZZ)' || true; } >"$$bins/targets"; \
+	cut -d ' ' -f 1 "$$bins/targets" | uniq | while read -r dir; do \
+		$(GO) test -c -fuzz=. -o "$$bins/$${dir//\//_}.test" "$$dir"; \
+	done; \
+	export bins cache; xargs -P 2 -n 2 bash -c ' \
+		if (cd "$$0" && "$$bins/$${0//\//_}.test" -test.run="^\$$" -test.fuzz="^$$1\$$" -test.fuzztime=$(FUZZTIME) \
+			-test.fuzzminimizetime=20x -test.fuzzcachedir="$$cache$${0#.}" -test.parallel=1) >"$$bins/$$1.log" 2>&1; \
+		then echo "fuzz $$0 $$1: $$(grep -o "execs: .*" "$$bins/$$1.log" | tail -n 1)"; \
+		else cat "$$bins/$$1.log"; echo "fuzz $$0 $$1: FAILED"; exit 1; fi' <"$$bins/targets"
 
 # The tests print what it takes to draw the same again.
 .PHONY: torture

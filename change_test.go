@@ -75,6 +75,29 @@ func FuzzDecodeChange(f *testing.F) {
 	})
 }
 
+// FuzzChangeIn: an entry that is taken for a change means to raft what it says.
+func FuzzChangeIn(f *testing.F) {
+	for _, c := range goldenChanges() {
+		b, err := proto.Marshal(confChange(&c))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		c, cc, err := changeIn(&raftpb.Entry{Type: raftpb.EntryConfChangeV2.Enum(), Data: raw})
+		if err != nil {
+			if errors.Is(err, errMalformed) == errors.Is(err, ErrUnknownFormat) {
+				t.Fatalf("neither malformed nor unknown: %v", err)
+			}
+			return
+		}
+		if again := confChange(&c); !proto.Equal(again, cc) {
+			t.Fatalf("{%v} is written as {%v}", cc, again)
+		}
+	})
+}
+
 // What an entry says of raft's configuration must be what its change means:
 // otherwise members could differ in the one and agree in the other.
 func TestChangeInRefuses(t *testing.T) {

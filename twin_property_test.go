@@ -74,8 +74,10 @@ func makeLongQueueLog(seed uint64) []entry {
 	return m.log
 }
 
-func newLogMaker(seed uint64) *logMaker {
-	m := &logMaker{rng: rand.New(rand.NewPCG(seed, 1)), twin: newTwin()}
+func newLogMaker(seed uint64) *logMaker { return drawLogs(rand.New(rand.NewPCG(seed, 1))) }
+
+func drawLogs(rng *rand.Rand) *logMaker {
+	m := &logMaker{rng: rng, twin: newTwin()}
 	m.locks = []string{"a", "b", "c", "d"}[:1+m.rng.IntN(4)]
 	m.clients = []string{"A", "B", "C", "D", "E"}[:2+m.rng.IntN(4)]
 	m.requests = []string{"", "", "r", "s"}[:2+m.rng.IntN(3)]

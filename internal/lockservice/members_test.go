@@ -24,7 +24,9 @@ type register struct {
 }
 
 func (r *register) note(ctx context.Context, what string) error {
-	r.asked = append(r.asked, what)
+	if len(r.asked) < 100 {
+		r.asked = append(r.asked, what)
+	}
 	if r.stuck != nil {
 		r.stuck <- struct{}{}
 		<-ctx.Done()

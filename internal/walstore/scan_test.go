@@ -1,6 +1,7 @@
 package walstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -322,6 +323,30 @@ func FuzzScan(f *testing.F) {
 		_, err = tryLoad(t, dir)
 		if err != nil && !errors.Is(err, raftlock.ErrCorrupt) {
 			t.Errorf("Load: %v", err)
+		}
+	})
+}
+
+// FuzzHeader: a header that is read is written as it was.
+func FuzzHeader(f *testing.F) {
+	good := header{clusterID: 1, nodeID: 1 << 63}.encode()
+	f.Add(good)
+	f.Add(good[:len(good)-1])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if h, err := decodeHeader(b); err == nil && !bytes.Equal(h.encode(), b) {
+			t.Errorf("%x is written as %x", b, h.encode())
+		}
+	})
+}
+
+// FuzzSnapshotName: a snapshot has one name.
+func FuzzSnapshotName(f *testing.F) {
+	s := &Store{}
+	f.Add(filepath.Base(s.snapshotPath(mark{index: 77, term: 5})))
+	f.Add("00000000000000FF-0000000000000001.snap")
+	f.Fuzz(func(t *testing.T, name string) {
+		if m, ok := snapshotOf(name); ok && filepath.Base(s.snapshotPath(m)) != name {
+			t.Errorf("%q is written as %q", name, s.snapshotPath(m))
 		}
 	})
 }

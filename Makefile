@@ -116,6 +116,21 @@ fuzz: ## run the fuzz targets (FUZZ=regexp), two at a time, for FUZZTIME each (1
 		else cat "$$bins/$$1.log"; echo "fuzz $$0 $$1: FAILED"; exit 1; fi' <"$$bins/targets"
 
 # The tests print what it takes to draw the same again.
+# Both labs at once, each on a core: the cluster on one goroutine, and the whole
+# stack in virtual time. RAFTLOCK_SIM_FOR=1h goes on for so long.
+SEEDS ?= 1000
+.PHONY: sim
+sim: ## simulate SEEDS (1000) clusters on one goroutine, a tenth of that of the whole stack
+	@mkdir -p bin
+	@GOGC=400 RAFTLOCK_SIM_SEEDS=$$(($(SEEDS) / 10)) $(GO) test ./testcluster -run '^TestSimulation$$' -v -count=1 -timeout 0 >bin/sim-stack.log 2>&1 & stack=$$!; \
+	failed=; \
+	GOGC=400 RAFTLOCK_SIM_SEEDS=$(SEEDS) $(GO) test . -run '^TestSimulation' -v -count=1 -timeout 0 >bin/sim-replicas.log 2>&1 || failed=1; \
+	wait $$stack || failed=1; \
+	for log in bin/sim-replicas.log bin/sim-stack.log; do \
+		if [ -n "$$failed" ]; then cat $$log; else grep -E '^ +[a-z_]+_test.go:|^(ok|---) ' $$log | grep -v '/'; fi; \
+	done; \
+	[ -z "$$failed" ]
+
 .PHONY: torture
 torture: ## torment clusters of processes for DURATION (10m)
 	$(GO) test ./internal/e2e -run '^(TestTorture|TestKillAll)$$' -v -count=1 -timeout 0 -e2e.torture=$(DURATION)

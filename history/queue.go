@@ -42,17 +42,18 @@ func (w *waits) in(x *index, from, to time.Duration) int {
 	if begun == 0 {
 		return -1
 	}
-	if last := w.last[begun-1]; last.until >= from && last.another < from {
-		return last.op
+	last := w.last[begun-1]
+	if last.another >= from || last.until < from || x.ops[last.op].answeredBefore(from) {
+		return -1
 	}
-	return -1
+	return last.op
 }
 
 func (w *waits) sort(x *index) {
 	slices.SortStableFunc(w.ops, func(a, b int) int { return cmp.Compare(x.ops[a].From, x.ops[b].From) })
 	last := lastTwo{op: -1, until: -1, another: -1}
 	for _, i := range w.ops {
-		if until := lasts(&x.ops[i]); until > last.until {
+		if until := x.lasts(&x.ops[i]); until > last.until {
 			last = lastTwo{i, until, last.until}
 		} else {
 			last.another = max(last.another, until)
@@ -62,13 +63,20 @@ func (w *waits) sort(x *index) {
 }
 
 // lasts is until when a call may have a place in the queue. Without an answer it
-// may have it for ever.
-func lasts(o *Op) time.Duration {
-	switch {
-	case o.Outcome == Unknown || o.Outcome == Open, o.Outcome == OK && o.Call == Enqueue:
+// may have it for ever. An attempt that comes late takes one more, but for a
+// RequestID, which is known to have been answered.
+func (x *index) lasts(o *Op) time.Duration {
+	if !o.answeredBefore(never) {
 		return never
 	}
-	return o.To
+	return o.To + x.echo(o)
+}
+
+// answeredBefore reports whether the wait itself was over for certain. A place that
+// is seen after that is one of a late attempt.
+func (o *Op) answeredBefore(t time.Duration) bool {
+	open := o.Outcome == Unknown || o.Outcome == Open || o.Outcome == OK && o.Call == Enqueue
+	return !open && o.To < t
 }
 
 // stay is a wait that is known to have stood in the queue, and when.

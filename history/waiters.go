@@ -105,6 +105,8 @@ func mayHold(x *index, i int) (until time.Duration, may bool) {
 	switch {
 	case o.Outcome == Unknown || o.Outcome == Open, o.Call == Enqueue && o.Outcome == OK:
 		return never, true
+	case o.Call == Acquire && o.Wait && o.RequestID == "" && o.Outcome != Failed:
+		return x.over(i), true // a late attempt may stand in the queue, and win
 	case o.Code == "NOT_WAITING" && o.Call == Acquire:
 		return o.To + x.bounds.Echo, true
 	}

@@ -17,6 +17,7 @@ type asks struct {
 	won      []*grant  // by token
 	first    int       // called before all others
 	unknown  int       // called before all others without an answer, -1 for none
+	gaveUp   int       // called before all others that may have been called off, -1 for none
 	cancel   int       // the Cancel of it that was called first, -1 for none
 	until    []lasting // see mayProlong; nil until it is asked for
 	priority int32     // the greatest that it waits with; the smallest if it does not
@@ -25,7 +26,9 @@ type asks struct {
 // lasting is until when the calls up to one may prolong a grant of their identity.
 type lasting struct{ from, over time.Duration }
 
-func newAsks() *asks { return &asks{first: -1, unknown: -1, cancel: -1, priority: math.MinInt32} }
+func newAsks() *asks {
+	return &asks{first: -1, unknown: -1, gaveUp: -1, cancel: -1, priority: math.MinInt32}
+}
 
 func (l *lock) asksOf(who identity) *asks {
 	a := l.asks[who]
@@ -43,6 +46,9 @@ func (a *asks) add(x *index, i int) {
 	if o.Outcome == Unknown || o.Outcome == Open {
 		a.unknown = x.earlier(a.unknown, i)
 	}
+	if o.gaveUp() {
+		a.gaveUp = x.earlier(a.gaveUp, i)
+	}
 	if o.Wait {
 		a.priority = max(a.priority, o.Priority)
 	}
@@ -59,7 +65,8 @@ func (x *index) earlier(a, b int) int {
 // finish works out what the calls mean for the grants. None of those was made
 // before the first call, whichever call it was that won it: an attempt that was
 // late may have. A call with a RequestID whose outcome is unknown may have been
-// withdrawn, and what it had won with it; and so it is with a Cancel of the
+// withdrawn, and what it had won with it; and so may one that was not proposed or has
+// timed out, whose context may have ended, and so it is with a Cancel of the
 // RequestID, while one without a RequestID ends waits only.
 func (a *asks) finish(x *index, who identity) {
 	for _, g := range a.won {
@@ -68,7 +75,7 @@ func (a *asks) finish(x *index, who identity) {
 		if who.requestID == "" {
 			continue
 		}
-		for _, i := range []int{a.cancel, a.unknown} {
+		for _, i := range []int{a.cancel, a.unknown, a.gaveUp} {
 			if i >= 0 {
 				g.endAt(x.ops[i].From, i)
 			}

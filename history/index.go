@@ -282,12 +282,21 @@ func (g *grant) guaranteed(x *index, i int) time.Duration {
 	o := &x.ops[i]
 	end := o.From
 	if o.Expires != 0 {
-		end = o.To + atLeast(o.Expires-o.To)
+		end = o.Expires - o.measured()/drift
 	}
 	if o.Call == Renew || len(g.lock.asks[identity{o.ClientID, o.RequestID}].ops) == 1 {
 		end = max(end, o.From+atLeast(o.TTL))
 	}
 	return min(end, g.cut)
+}
+
+// measured is how long another clock than the caller's has counted what was left of
+// a grant when the answer told it, at most.
+func (o *Op) measured() time.Duration {
+	if o.TTL == 0 {
+		return max(0, o.Expires-o.From)
+	}
+	return max(o.TTL, o.Expires-o.To)
 }
 
 // over is when a grant was over for certain as far as an operation knows that may

@@ -87,3 +87,8 @@ func (o *Op) hasEffect() bool {
 func (o *Op) extends() bool {
 	return o.Outcome == OK && o.Token != 0 && (o.Call == Acquire || o.Call == Renew)
 }
+
+// gaveUp reports whether its caller may have called it off before it had an effect.
+func (o *Op) gaveUp() bool {
+	return o.Outcome == Failed || o.Outcome == Refused && o.Code == "TIMEOUT"
+}

@@ -77,7 +77,7 @@ func TestWords(t *testing.T) {
 	const want = `mutual exclusion: ` +
 		`operation 1 of client-A, at 0s to 10ms: "A"/"r1" acquires lock "a" with token 5; ` +
 		`operation 2 of client-B, at 1s to 1.01s: "B"/"r2" acquires lock "a" with token 6; ` +
-		`the first has lock "a" under token 5 until 29.97001s at least, and token 6 was granted by 1.01s`
+		`the first has lock "a" under token 5 until 29.97s at least, and token 6 was granted by 1.01s`
 	if _, got, _ := strings.Cut(report.Err().Error(), "\n"); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}

@@ -36,7 +36,7 @@ func (c *recorded) Acquire(ctx context.Context, req *client.AcquireRequest) (*cl
 		if res == nil || !res.Acquired || res.Lock == nil {
 			return false
 		}
-		op.Token, op.Expires = res.Lock.Version, c.at(op, res.Lock.ExpiresAt)
+		op.Token, op.Expires = res.Lock.Version, c.at(res.Lock.ExpiresAt)
 		return true
 	})
 	return res, err
@@ -69,7 +69,7 @@ func (c *recorded) Renew(ctx context.Context, req *client.RenewRequest) (*client
 			return false
 		}
 		if res.Lock != nil {
-			op.Expires = c.at(op, res.Lock.ExpiresAt)
+			op.Expires = c.at(res.Lock.ExpiresAt)
 		}
 		return true
 	})
@@ -156,11 +156,11 @@ func (c *recorded) end(i int, err error, done func(op *Op) bool) {
 
 // at is an end by the client's clock as the recorder counts it. It is the length
 // until then that is taken over: the two clocks need not agree on instants.
-func (c *recorded) at(op *Op, end time.Time) time.Duration {
+func (c *recorded) at(end time.Time) time.Duration {
 	if end.IsZero() {
 		return 0
 	}
-	return bounded(op.To + bounded(end.Sub(c.clock.Now())))
+	return bounded(time.Since(c.recorder.start) + bounded(end.Sub(c.clock.Now())))
 }
 
 // byTable are the codes with which the lock table refuses.

@@ -18,7 +18,8 @@ type Recorder struct {
 
 	mu struct {
 		sync.Mutex
-		ops []Op // in the order in which they began
+		ops  []Op          // in the order in which they began
+		last time.Duration // the instant that was given out last
 	}
 }
 
@@ -56,7 +57,7 @@ func (r *Recorder) begin(op Op) int {
 	op.TTL, op.Timeout = bounded(op.TTL), bounded(op.Timeout) // callers may ask for anything
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	op.From = time.Since(r.start)
+	op.From = r.now()
 	r.mu.ops = append(r.mu.ops, op)
 	return len(r.mu.ops) - 1
 }
@@ -66,8 +67,15 @@ func (r *Recorder) end(i int, fill func(op *Op)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	op := &r.mu.ops[i]
-	op.To = time.Since(r.start)
+	op.To = r.now()
 	fill(op)
+}
+
+// now is an instant of its own, under the lock: where many things happen at one, as
+// in virtual time, the rules would not know what came first.
+func (r *Recorder) now() time.Duration {
+	r.mu.last = max(time.Since(r.start), r.mu.last+1)
+	return r.mu.last
 }
 
 func bounded(d time.Duration) time.Duration { return min(max(d, -longest), longest) }

@@ -222,3 +222,29 @@ func TestOpenOperation(t *testing.T) {
 		t.Errorf("%+v", op)
 	}
 }
+
+// Things that happen at one instant, as in virtual time, happened one after the
+// other: the rules must know in which order.
+func TestOneInstant(t *testing.T) {
+	bubble(t, func(t *testing.T, c *testcluster.Cluster) {
+		rec := history.New()
+		cl := rec.Client(c.Client(), "")
+		if _, err := cl.GetLockInfo(t.Context(), &client.GetLockInfoRequest{LockID: "a"}); !errors.Is(err, client.ErrLockNotFound) {
+			t.Fatal(err)
+		}
+		res, err := cl.Acquire(t.Context(), &client.AcquireRequest{LockID: "a", ClientID: "me", TTL: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := rec.History()
+		if look, grant := h.Ops[0], h.Ops[1]; look.To <= look.From || grant.From <= look.To || grant.To <= grant.From {
+			t.Errorf("the look lasts from %d to %d, the call after it from %d to %d", look.From, look.To, grant.From, grant.To)
+		}
+		if left := time.Until(res.Lock.ExpiresAt); h.Ops[1].Expires > left+h.Ops[1].To {
+			t.Errorf("the end is at %d, %d from an answer at %d", h.Ops[1].Expires, left, h.Ops[1].To)
+		}
+		if err := h.Check(history.Bounds{}).Err(); err != nil {
+			t.Error(err)
+		}
+	})
+}

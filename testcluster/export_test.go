@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"testing"
 
+	"github.com/raftlock/raftlock"
 	"github.com/raftlock/raftlock/client"
 )
 
@@ -60,4 +61,27 @@ func (c *Cluster) Logged(i int) (entries int, term uint64) {
 		c.tb.Fatal(err)
 	}
 	return len(found.Entries), found.Hard.GetTerm()
+}
+
+// ErrDiskFails is what ends a member whose disk FailDisk broke.
+var ErrDiskFails = errDiskFails
+
+// Running is member i as it runs, nil while it is down; to look at it, and to have
+// it change the members, is no fault of the watch's sight.
+func (c *Cluster) Running(i int) *raftlock.Node {
+	if !c.isAlive("Running") {
+		return nil
+	}
+	return c.running(i)
+}
+
+// Enter makes a place on the roll for one more member that is not yet asked for,
+// and returns its number, name and address. Restart starts it.
+func (c *Cluster) Enter() (i int, name, addr string) {
+	if !c.isAlive("Enter") {
+		return -1, "", ""
+	}
+	i = c.roll.enter(c.seed)
+	m := c.roll.list()[i]
+	return i, m.name, m.addr
 }

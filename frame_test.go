@@ -223,6 +223,17 @@ func FuzzDecodeHello(f *testing.F) {
 		if err != nil {
 			return
 		}
+		written, err := theirs.encode()
+		if err != nil {
+			t.Fatalf("%+v was read and cannot be written: %v", theirs, err)
+		}
+		back, err := decodeHello(written)
+		if err != nil && len(written) <= maxHello {
+			t.Fatalf("%q was written and cannot be read: %v", written, err)
+		}
+		if again, _ := back.encode(); err == nil && !bytes.Equal(written, again) {
+			t.Fatalf("%q comes back as %q", written, again)
+		}
 		mine := hello{Protocol: 1, Entries: 1, Identity: Identity{Name: "n2", ClusterName: "c", Incarnation: 9}, Initial: []string{"n1", "n2"}}
 		answer, judged := mine.answer(&theirs)
 		if (judged != nil) != (answer.Refusal != nil) {

@@ -11,6 +11,7 @@ import (
 	"testing/iotest"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 )
 
 func sampleOffer() offer {
@@ -76,8 +77,19 @@ func FuzzOffer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if o, err := decodeOffer(b); err == nil {
 			_ = o.check(1, 2)
+			written, err := o.encode()
+			if err != nil {
+				t.Fatalf("%+v was read and cannot be written: %v", o, err)
+			}
+			if back, err := decodeOffer(written); err != nil || back.size != o.size || !proto.Equal(back.message, o.message) {
+				t.Fatalf("%+v comes back as %+v, %v", o, back, err)
+			}
 		}
-		_, _ = decodeSnapshotAnswer(b)
+		if a, err := decodeSnapshotAnswer(b); err == nil {
+			if back, err := decodeSnapshotAnswer(a.encode()); err != nil || back != a {
+				t.Fatalf("%+v comes back as %+v, %v", a, back, err)
+			}
+		}
 	})
 }
 

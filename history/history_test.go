@@ -93,8 +93,14 @@ func FuzzRead(f *testing.F) {
 		if _, err := h.WriteTo(&again); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Read(&again); err != nil {
-			t.Error(err)
+		written := again.String()
+		back, err := Read(&again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Reset()
+		if _, err := back.WriteTo(&again); err != nil || again.String() != written {
+			t.Errorf("%q comes back as %q, %v", written, again.String(), err)
 		}
 	})
 }

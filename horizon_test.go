@@ -175,3 +175,34 @@ func TestSnapshotThatIsWantedIsTakenOnce(t *testing.T) {
 		t.Error("it is not replaced")
 	}
 }
+
+// What a peer that is being sent a snapshot needs behind it stays in the log, and
+// what a snapshot of the leader's stands for is the time from which one goes on.
+func TestSnapshotsAndWhatGoesOnBehindThem(t *testing.T) {
+	l := newLab(t, 3)
+	n := l.leader()
+	n.r.horizon.policy.KeepLogBytes = 1
+	for range 20 {
+		l.acquire(n, "kept", "me", time.Hour)
+	}
+	taken := func() *takenSnapshot {
+		return &takenSnapshot{frozen: &frozen{header: snapshotHeader{index: n.r.applied}}, total: n.r.horizon.total}
+	}
+	n.r.sending[l.nodes[1].id] = 5
+	if cut := n.r.snapshotTaken(taken()); cut != 5 {
+		t.Errorf("the log is cut at %d, a peer is on its way to 5", cut)
+	}
+	clear(n.r.sending)
+	l.acquire(n, "kept", "me", time.Hour)
+	if cut := n.r.snapshotTaken(taken()); cut <= 5 || cut > n.r.applied {
+		t.Errorf("the log is cut at %d of %d when nobody is on the way", cut, n.r.applied)
+	}
+
+	state := newTable()
+	state.apply(&entry{stamp: n.r.table.now().plus(span(time.Hour))})
+	header := snapshotHeader{index: n.r.applied + 5, term: n.r.term, members: membersOf(n.r.roster)}
+	n.r.adopt(&loaded{header: &header, table: state})
+	if n.r.clock.anchor.stamp != state.now() || n.r.clock.anchor.at != n.r.clock.counted {
+		t.Errorf("the anchor is %+v, the snapshot is of %v", n.r.clock.anchor, state.now())
+	}
+}

@@ -184,6 +184,16 @@ func TestSnapshotBlocks(t *testing.T) {
 	}
 }
 
+// TestSnapshotOfAnotherTable: checksums say that the bytes are as they were
+// written, the hash that they make the table that they were written of.
+func TestSnapshotOfAnotherTable(t *testing.T) {
+	other := snapshotOf(sampleTable())
+	other.hash++
+	if _, _, err := loadSnapshot(bytes.NewReader(snapshotBytes(t, other))); !errors.Is(err, errMalformed) {
+		t.Errorf("load: %v", err)
+	}
+}
+
 // TestSnapshotOfANewerVersion is told from damage.
 func TestSnapshotOfANewerVersion(t *testing.T) {
 	b := snapshotBytes(t, snapshotOf(sampleTable()))

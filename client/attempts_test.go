@@ -130,6 +130,25 @@ func TestARetryIsAPassOverAllEndpoints(t *testing.T) {
 	}
 }
 
+// An attempt that lost its answer may have been applied, whatever the attempts
+// after it are told.
+func TestARefusalAfterALostAnswerLeavesItUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		var m *fakeMember
+		m = f.member(n1, dropping(&m, 1, func(context.Context, string, proto.Message) (proto.Message, error) {
+			return nil, noLeader()
+		}))
+		_, err := f.client(nil, n1).Acquire(t.Context(), acquireReq())
+		if !is(err, ErrUnavailable, ErrOutcomeUnknown) || outcome(t, err) != outcomeUnknown {
+			t.Errorf("outcome %q: %v", outcome(t, err), err)
+		}
+		if n := len(m.acquires()); n < 2 {
+			t.Errorf("%d attempts: none was refused", n)
+		}
+	})
+}
+
 func TestReleaseConverges(t *testing.T) {
 	for _, c := range []struct {
 		name    string

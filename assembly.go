@@ -189,7 +189,7 @@ func randomID() uint64 {
 // assemble asks every member until all agree and this one is Started. It
 // returns early when ctx ends, or this member finds that it lost its disk.
 func (a *assembly) assemble(ctx context.Context, pause time.Duration, ask func(ctx context.Context, name string) (hello, error)) error {
-	wait := a.clock.NewTimer(0)
+	wait := a.clock.NewTimer(a.doubt())
 	defer wait.Stop()
 	for {
 		select {
@@ -206,6 +206,29 @@ func (a *assembly) assemble(ctx context.Context, pause time.Duration, ask func(c
 		}
 		wait.Reset(pause)
 	}
+}
+
+// splitPause is how long a member that was found to be a second cluster listens before
+// it serves again: whoever dials it, at least every maxRedial and for at most
+// handshakeTimeout, has said so again by then. Otherwise a supervisor that starts it
+// again and again would have it grant locks in between.
+const splitPause = 2 * handshakeTimeout
+
+// doubt is how long this member listens before it asks anybody. One that is alone has
+// been started as it got its cluster, so if it is not, that was taken back: see unstart.
+func (a *assembly) doubt() time.Duration {
+	if id := a.identity(); len(id.Members) == 1 && !id.Started {
+		return splitPause
+	}
+	return 0
+}
+
+// unstart notes that this member was found to be a second cluster, for its next start.
+// Nothing else writes to the storage any more.
+func (a *assembly) unstart() error {
+	id := a.identity()
+	id.Started = false
+	return a.save(id, a.storage.SaveIdentity)
 }
 
 // round meets the others once and takes the next step, if there is one.

@@ -338,6 +338,51 @@ func TestJudgeByPlaceInTheLog(t *testing.T) {
 	}
 }
 
+// Two clusters of one name meet. Only one that its founder has made again, alone, ends;
+// no other hello ends anybody, whatever a wrong address brings together.
+func TestJudgeAnotherCluster(t *testing.T) {
+	const split, grown = 7, 9
+	at := func(name string, cluster, incarnation, index uint64, members map[string]MemberID) hello {
+		id := Identity{Name: name, ClusterName: "c", Incarnation: incarnation, ClusterID: cluster, Members: members, Started: true}
+		return hello{Protocol: newestProtocol, Entries: int(newestFormat), Identity: id, MembersAt: index, Initial: memberNames(members)}
+	}
+	alone := map[string]MemberID{"a": {5, 5}}
+	three := map[string]MemberID{"a": {1, 1}, "b": {2, 2}, "c": {3, 3}}
+	founder, peer := at("a", split, 5, 1, alone), at("b", grown, 2, 4, three)
+	joined := founder
+	joined.Joined = true
+	for name, c := range map[string]struct {
+		mine, theirs hello // of a, of b
+		splits       bool  // mine
+	}{
+		"a cluster that has grown since":          {founder, peer, true},
+		"one that the founder has a place for":    {at("a", split, 5, 2, map[string]MemberID{"a": {5, 5}, "b": {}}), peer, true},
+		"one that was made of three":              {founder, at("b", grown, 2, 1, three), false},
+		"one that does not know me":               {founder, at("b", grown, 2, 4, map[string]MemberID{"b": {2, 2}, "c": {3, 3}}), false},
+		"one that has a place for me":             {founder, at("b", grown, 2, 4, map[string]MemberID{"a": {}, "b": {2, 2}}), false},
+		"one that knows this very directory":      {founder, at("b", grown, 2, 4, map[string]MemberID{"a": {5, 5}, "b": {2, 2}}), false},
+		"one that meets me with others":           {at("a", split, 5, 4, map[string]MemberID{"a": {5, 5}, "d": {6, 6}}), peer, false},
+		"one that meets me, who is the last left": {joined, peer, false},
+	} {
+		c.mine.Target, c.theirs.Target = "b", "a"
+		err := c.mine.judge(&c.theirs)
+		if errors.Is(err, ErrDiskLost) != c.splits || errors.Is(err, errSplit) != c.splits || err == nil {
+			t.Errorf("%s, which dials: %v", name, err)
+		}
+		answer, _ := c.mine.answer(&c.theirs)
+		if said := c.theirs.heed(&answer, "a"); !errors.Is(said, errRefused) {
+			t.Errorf("%s is told: %v", name, said)
+		}
+		answer, judged := c.theirs.answer(&c.mine)
+		if errors.Is(judged, errDiskLostThere) != c.splits || judged == nil || errors.Is(judged, ErrDiskLost) {
+			t.Errorf("%s, which is dialed: %v", name, judged)
+		}
+		if said := c.mine.heed(&answer, "b"); errors.Is(said, ErrDiskLost) != c.splits {
+			t.Errorf("%s says: %v", name, said)
+		}
+	}
+}
+
 // One who comes to an empty place joins through one member that knows of it,
 // whatever the others say, and takes from it who belongs to the cluster.
 func TestJoin(t *testing.T) {

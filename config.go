@@ -24,7 +24,9 @@ type Config struct {
 	// InitialCluster names every member of the first start and its peer
 	// address, this member included; at a restart the names must be the same,
 	// the addresses may change. Empty means a cluster of one. An even number of
-	// members survives no more failures than one fewer.
+	// members survives no more failures than one fewer. Where a cluster of one
+	// has grown, its first member must name the others before it is ever started
+	// on an empty disk: it would make a second cluster.
 	InitialCluster map[string]string
 	// ClientAddress is where this member serves programs that do not embed,
 	// told to the other members; empty when it serves nobody.

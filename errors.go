@@ -14,7 +14,9 @@ var (
 	// must not vote again. Nothing but a change of the members makes another
 	// start with the same directory succeed. Put the old directory back, or call
 	// Node.ReplaceMember with its name at a member that runs (raftlock member
-	// replace NAME), and start it again with an empty one.
+	// replace NAME), and start it again with an empty one. The only member of a cluster
+	// ends with it too when a larger one of the same name knows its name with another
+	// data directory: it has founded again, alone, what has grown since.
 	ErrDiskLost = errors.New("raftlock: data directory is not the one this cluster knows")
 
 	// ErrRemoved is what a member ends with (Done, Err; Open returns it too) when

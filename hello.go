@@ -108,8 +108,7 @@ func (h *hello) stranger(theirs *hello) error {
 
 func (h *hello) judgeMembers(theirs *hello) error {
 	if h.Members != nil && theirs.Members != nil && h.ClusterID != theirs.ClusterID {
-		return refused("%s belongs to another cluster %q (id %x) than this member (id %x)",
-			theirs.Name, h.ClusterName, theirs.ClusterID, h.ClusterID)
+		return h.judgeForeign(theirs)
 	}
 	us, them := h.judgeUs(theirs), h.judgeThem(theirs)
 	switch removed := errors.Is(them, errRemovedThere); {
@@ -125,6 +124,37 @@ func (h *hello) judgeMembers(theirs *hello) error {
 		return refused("the cluster is not formed yet")
 	}
 	return nil
+}
+
+// judgeForeign looks at a member of another cluster of the same name. Neither of the
+// two can tell a wrong address from a second cluster that grants the same locks, but
+// for one case.
+func (h *hello) judgeForeign(theirs *hello) error {
+	switch {
+	case h.isSplitFrom(theirs):
+		return fmt.Errorf("%w: %s is of a cluster %q (id %x) that knows member %q with another data directory, and this one has made "+
+			"a cluster of its own (id %x); with all present members in InitialCluster, %s; if the two have nothing to do with each other, "+
+			"give them other cluster names", errSplit, theirs.Name, h.ClusterName, theirs.ClusterID, h.Name, h.ClusterID, diskLostRemedy(h.Name))
+	case theirs.isSplitFrom(h):
+		return fmt.Errorf("%w: member %q has another data directory than this cluster knows, and has made a cluster of its own (id %x)",
+			errDiskLostThere, theirs.Name, theirs.ClusterID)
+	}
+	return refused("%s belongs to another cluster %q (id %x) than this member (id %x)",
+		theirs.Name, h.ClusterName, theirs.ClusterID, h.ClusterID)
+}
+
+// isSplitFrom reports whether h looks like the founder of other's cluster that has lost
+// its disk since that has grown, and has founded it again: alone, as the only member
+// that its configuration names. Who has others, has joined them, or is known to a
+// cluster that never grew, is nobody's lost founder, whatever hello reaches it.
+func (h *hello) isSplitFrom(other *hello) bool {
+	for name, m := range h.Members {
+		if name != h.Name && m.Incarnation != 0 {
+			return false
+		}
+	}
+	was := other.Members[h.Name].Incarnation
+	return !h.Joined && other.MembersAt > firstIndex && was != 0 && was != h.Incarnation
 }
 
 // judgeUs looks at what a peer knows of this member.
@@ -171,6 +201,10 @@ var (
 	errRemovedThere  = errors.New("removed")
 	errVacant        = errors.New("not admitted yet")
 )
+
+// errSplit is in the error of judge when this member has founded its cluster again
+// and alone: see isSplitFrom.
+var errSplit = fmt.Errorf("%w, but that of a second one", ErrDiskLost)
 
 // diskLostRemedy is what the operator of a member that lost its disk can do,
 // whichever side finds out.

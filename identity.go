@@ -31,7 +31,8 @@ type Identity struct {
 	// What changed them later stands in the log.
 	Members map[string]MemberID `json:"members,omitempty"`
 	// Started: every initial member has made Members durable, so that from
-	// now on a majority is enough to start.
+	// now on a majority is enough to start. It is taken back when the member turns
+	// out to have made a second cluster.
 	Started bool `json:"started"`
 	// Joined: the member was admitted to a running cluster. Its log began at
 	// nothing, and Members are those that it was told of then.

@@ -341,6 +341,11 @@ func (n *Node) letGo() error {
 		}
 	}
 	n.work.Wait()
+	if errors.Is(n.Err(), errSplit) {
+		if err := n.assembly.unstart(); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if err := n.cfg.Storage.Close(); err != nil && n.Err() == nil {
 		errs = append(errs, fmt.Errorf("close storage: %w", err))
 	}

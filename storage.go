@@ -42,7 +42,7 @@ type Storage interface {
 
 	// SaveIdentity replaces the identity, atomically and durably. It is
 	// called before Bootstrap or Join with Members unset, and after it only to
-	// set Started.
+	// set Started, or to unset it as the last call before Close.
 	SaveIdentity(id Identity) error
 
 	// Bootstrap makes the first state durable: an empty log that begins after

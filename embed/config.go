@@ -34,7 +34,9 @@ type Config struct {
 	// InitialCluster names every member of the first start and the address
 	// where its peers reach it, host:port, this member included. At a restart
 	// the names must be the same; the addresses may change. Empty means a
-	// cluster of one.
+	// cluster of one. Where that has grown, its first member must name the
+	// others before it is ever started on an empty DataDir: it would make a
+	// second cluster.
 	InitialCluster map[string]string
 
 	// ListenPeer is where this member listens for its peers, host:port; port 0

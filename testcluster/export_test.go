@@ -39,6 +39,19 @@ func (c *Cluster) KeepDisk(i int) (putBack func()) {
 	}
 }
 
+// RestartAlone is Restart of a member that LoseDisk has taken the disk of, and whose
+// configuration names nobody else.
+func (c *Cluster) RestartAlone(i int) {
+	if !c.isAlive("RestartAlone") {
+		return
+	}
+	m := c.roll.list()[i]
+	m.mu.Lock()
+	m.mu.initial = map[string]string{m.name: m.addr}
+	m.mu.Unlock()
+	c.start(i)
+}
+
 // Journal is what keeps the members' log.
 type Journal = journal
 

@@ -34,6 +34,64 @@ func over(t *testing.T, n *raftlock.Node) error {
 	return n.Err()
 }
 
+// A cluster that began with one member, and has grown, knows its founder after that has
+// lost its disk and has founded again, alone, as its configuration still says. The
+// founder ends, and a supervisor that starts it again has it serve nobody.
+func TestWipedFounderOfAGrownCluster(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, c *testcluster.Cluster) {
+		for range 2 {
+			<-c.Node(c.Add()).Ready()
+		}
+		votes(t, c, 3)
+		held := hold(t, c.ClientOn(1), "lock", "owner")
+		c.LoseDisk(0)
+		c.RestartAlone(0)
+		if err := over(t, c.Node(0)); !errors.Is(err, raftlock.ErrDiskLost) {
+			t.Fatalf("the founder has ended with %v", err)
+		}
+		c.Restart(0)
+		if err := over(t, c.Node(0)); !errors.Is(err, raftlock.ErrDiskLost) {
+			t.Errorf("started again, the founder has ended with %v", err)
+		}
+		select {
+		case <-c.Node(0).Ready():
+			t.Error("started again, the founder has served")
+		default:
+		}
+
+		c.LoseDisk(0)
+		if err := c.Node(c.Leader()).ReplaceMember(limit(t, time.Minute), name(0)); err != nil {
+			t.Fatal(err)
+		}
+		c.Restart(0)
+		<-c.Node(0).Ready()
+		votes(t, c, 3)
+		if info := look(t, c.ClientOn(0), "lock"); info.Version != held.Version {
+			t.Errorf("the founder, replaced, shows %+v", info)
+		}
+	})
+}
+
+// A founder that is started again, alone, and that nobody says any more to be a second
+// one, serves after a while: so it was a mistake of another cluster.
+func TestFounderThatIsNotDoubtedAnyMore(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, c *testcluster.Cluster) {
+		<-c.Node(c.Add()).Ready()
+		<-c.Node(c.Add()).Ready()
+		votes(t, c, 3)
+		c.LoseDisk(0)
+		c.RestartAlone(0)
+		if err := over(t, c.Node(0)); !errors.Is(err, raftlock.ErrDiskLost) {
+			t.Fatalf("the founder has ended with %v", err)
+		}
+		c.Crash(1)
+		c.Crash(2)
+		c.Restart(0)
+		<-c.Node(0).Ready()
+		give(t, c.ClientOn(0), hold(t, c.ClientOn(0), "lock", "owner"))
+	})
+}
+
 // A member that is added is ready, votes, and serves, over the network too.
 func TestAdd(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {

@@ -203,6 +203,15 @@ func identitySteps(t *testing.T, disk Disk) {
 	must(t, "SaveIdentity", s.SaveIdentity(started))
 	want := state(Hard(1, 0, 1))
 	want.Identity = &started
+	s = reload(t, s, disk, want)
+	want.Hard, want.Entries = Hard(2, 7, 1), Entries(2, 2, "a")
+	must(t, "Append", s.Append(want.Hard, want.Entries))
+	taken := ID()
+	must(t, "SaveIdentity, not Started any more", s.SaveIdentity(taken))
+	want.Identity = &taken
+	s = reload(t, s, disk, want)
+	must(t, "SaveIdentity", s.SaveIdentity(started))
+	want.Identity = &started
 	reload(t, s, disk, want)
 }
 

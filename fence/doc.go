@@ -58,7 +58,8 @@
 //
 //   - An HTTP service: [Guard.Handler], and the example with it.
 //   - A row in SQL: UPDATE … SET data = ?, token = ? WHERE id = ? AND token <= ?, in
-//     directory sqlrow, a module of its own.
+//     directory sqlrow, a module of its own. The column of the token is a BIGINT:
+//     tokens are about 1.8e15, and INTEGER has 32 bits in most databases.
 //   - A file: the example named file. The token stands in the file, which is
 //     replaced as a whole under a file lock.
 //   - An object store with conditional puts (If-Match): the example named

@@ -16,29 +16,30 @@ import (
 // TestFileRecipe holds what a file is to remember: over restarts (nothing here is
 // kept in memory), over what crashes leave, and when it was only read.
 func TestFileRecipe(t *testing.T) {
+	const base int64 = 1_790_000_000_000_000 // as a cluster's tokens: more than 32 bits
 	f := tokenFile{filepath.Join(t.TempDir(), "data")}
-	if data, err := f.Read(5); err != nil || len(data) != 0 {
+	if data, err := f.Read(base + 5); err != nil || len(data) != 0 {
 		t.Fatalf("a file that is not there yet: %q, %v", data, err)
 	}
-	if err := f.Write(4, []byte("old")); !errors.Is(err, fence.ErrStale) {
+	if err := f.Write(base+4, []byte("old")); !errors.Is(err, fence.ErrStale) {
 		t.Errorf("a write of token 4 after a read of token 5: %v", err)
 	}
-	if err := f.Write(6, []byte("a\nb")); err != nil {
+	if err := f.Write(base+6, []byte("a\nb")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(f.path+".new", []byte("99\na longer text that a crash has left"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if data, err := f.Read(6); err != nil || string(data) != "a\nb" {
+	if data, err := f.Read(base + 6); err != nil || string(data) != "a\nb" {
 		t.Errorf("read %q, %v", data, err)
 	}
-	if err := f.Write(6, []byte("c")); err != nil {
+	if err := f.Write(base+6, []byte("c")); err != nil {
 		t.Errorf("the same holder again: %v", err)
 	}
-	if data, err := f.Read(5); !errors.Is(err, fence.ErrStale) || data != nil {
+	if data, err := f.Read(base + 5); !errors.Is(err, fence.ErrStale) || data != nil {
 		t.Errorf("a stale read: %q, %v", data, err)
 	}
-	if data, err := f.Read(7); err != nil || string(data) != "c" {
+	if data, err := f.Read(base + 7); err != nil || string(data) != "c" {
 		t.Errorf("the next holder reads %q, %v", data, err)
 	}
 	if err := f.Write(0, nil); !errors.Is(err, fence.ErrInvalidToken) {
@@ -47,7 +48,7 @@ func TestFileRecipe(t *testing.T) {
 	if err := os.WriteFile(f.path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Write(8, nil); !errors.Is(err, fence.ErrInvalidToken) {
+	if err := f.Write(base+8, nil); !errors.Is(err, fence.ErrInvalidToken) {
 		t.Errorf("a file that has lost its token: %v", err)
 	}
 }

@@ -14,15 +14,16 @@ import (
 // TestObjectStoreRecipe holds that a stale write is refused whenever the newer one
 // comes, also between the stale one's look and its put, and with the same data.
 func TestObjectStoreRecipe(t *testing.T) {
+	const base int64 = 1_790_000_000_000_000 // as a cluster's tokens: more than 32 bits
 	store := &bucket{objects: map[string]string{}}
 	keep := func(data string) string { return data }
 	for _, there := range []bool{false, true} {
 		looks := 0
-		err := update(t.Context(), store, "plan", 5, func(string) string {
+		err := update(t.Context(), store, "plan", base+5, func(string) string {
 			if looks++; looks == 1 && !there {
 				return "first"
 			}
-			if err := update(t.Context(), store, "plan", 6, keep); err != nil {
+			if err := update(t.Context(), store, "plan", base+6, keep); err != nil {
 				t.Error(err)
 			}
 			return "stale"
@@ -31,18 +32,18 @@ func TestObjectStoreRecipe(t *testing.T) {
 			t.Errorf("there=%v: %v", there, err)
 		}
 	}
-	if got := store.objects["plan"]; got != "6\nfirst" {
+	if got := store.objects["plan"]; got != fmt.Sprint(base+6, "\nfirst") {
 		t.Errorf("the object is %q", got)
 	}
 	if err := update(t.Context(), store, "plan", 0, keep); !errors.Is(err, fence.ErrInvalidToken) {
 		t.Errorf("no token: %v", err)
 	}
 	store.objects["foreign"] = ""
-	if err := update(t.Context(), store, "foreign", 5, keep); !errors.Is(err, fence.ErrInvalidToken) {
+	if err := update(t.Context(), store, "foreign", base+5, keep); !errors.Is(err, fence.ErrInvalidToken) {
 		t.Errorf("an object without a token: %v", err)
 	}
 	over, cancel := context.WithCancel(t.Context())
-	err := update(over, store, "plan", 7, func(string) string {
+	err := update(over, store, "plan", base+7, func(string) string {
 		cancel()
 		store.objects["plan"] += "!" // somebody is always faster
 		return ""

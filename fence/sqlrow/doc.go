@@ -4,6 +4,9 @@
 // which PostgreSQL takes as well (with $1 for ?). The directory is a module of its
 // own, so that who uses raftlock does not depend on a database.
 //
+// The column of the token is a BIGINT, everywhere: tokens are about 1.8e15, and
+// INTEGER has only 32 bits in PostgreSQL and MySQL.
+//
 // Where rows are never missing, or a database has no INSERT … ON CONFLICT, a write is
 //
 //	UPDATE accounts SET data = ?, token = ? WHERE id = ? AND token <= ?

@@ -14,8 +14,10 @@ import (
 // accounts is a table whose rows remember the greatest token.
 type accounts struct{ db *sql.DB }
 
-// The token stands in the row of the data that it guards.
-const schema = `CREATE TABLE accounts (id TEXT PRIMARY KEY, data TEXT, token INTEGER NOT NULL)`
+// The token stands in the row of the data that it guards. Its column has 64 bits:
+// tokens are about 1.8e15, which the 32 bits of an INTEGER in PostgreSQL or MySQL
+// refuse, or cut.
+const schema = `CREATE TABLE accounts (id TEXT PRIMARY KEY, data TEXT, token BIGINT NOT NULL)`
 
 // A row that is not there yet is made; one that is there is changed if it has not
 // seen a greater token. The comparison and the change are one statement: a SELECT

@@ -38,41 +38,46 @@ func open(t *testing.T, path string, first bool) accounts {
 }
 
 // TestRowRecipe holds what a row is to remember: from its first insert on, over a
-// restart of its database, and when it was only read.
+// restart of its database, and when it was only read. The tokens are as great as a
+// cluster's, and differ in their lower bits alone.
 func TestRowRecipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "accounts")
 	table := open(t, path, true)
 	ctx := t.Context()
-	if err := table.Write(ctx, "Ada", 5, "first insert"); err != nil {
+	const base int64 = 1_790_000_000_000_000
+	if !strings.Contains(schema, "token BIGINT") {
+		t.Error("SQLite takes tokens in a column of any type, PostgreSQL and MySQL do not")
+	}
+	if err := table.Write(ctx, "Ada", base+5, "first insert"); err != nil {
 		t.Fatal(err)
 	}
-	if err := table.Write(ctx, "Ada", 5, "the same holder"); err != nil {
+	if err := table.Write(ctx, "Ada", base+5, "the same holder"); err != nil {
 		t.Errorf("the same holder again: %v", err)
 	}
-	err := table.Write(ctx, "Ada", 4, "stale")
+	err := table.Write(ctx, "Ada", base+4, "stale")
 	stale, ok := errors.AsType[*fence.StaleError](err)
-	if want := (fence.StaleError{Resource: "Ada", Token: 4, Greatest: 5}); !ok || *stale != want {
+	if want := (fence.StaleError{Resource: "Ada", Token: base + 4, Greatest: base + 5}); !ok || *stale != want {
 		t.Errorf("a stale write: %v", err)
 	}
-	if data, err := table.Read(ctx, "Ada", 4); !errors.Is(err, fence.ErrStale) || data.Valid {
+	if data, err := table.Read(ctx, "Ada", base+4); !errors.Is(err, fence.ErrStale) || data.Valid {
 		t.Errorf("a stale read: %q, %v", data.String, err)
 	}
 
 	table = open(t, path, false) // the database is opened again
-	if err := table.Write(ctx, "Ada", 4, "stale"); !errors.Is(err, fence.ErrStale) {
+	if err := table.Write(ctx, "Ada", base+4, "stale"); !errors.Is(err, fence.ErrStale) {
 		t.Errorf("a stale write after a restart: %v", err)
 	}
-	if data, err := table.Read(ctx, "Ada", 6); err != nil || data.String != "the same holder" {
+	if data, err := table.Read(ctx, "Ada", base+6); err != nil || data.String != "the same holder" {
 		t.Errorf("the next holder reads %q, %v", data.String, err)
 	}
-	if err := table.Write(ctx, "Ada", 5, "stale"); !errors.Is(err, fence.ErrStale) {
+	if err := table.Write(ctx, "Ada", base+5, "stale"); !errors.Is(err, fence.ErrStale) {
 		t.Errorf("a write of token 5 after a read of token 6: %v", err)
 	}
 
-	if data, err := table.Read(ctx, "Grace", 9); err != nil || data.Valid {
+	if data, err := table.Read(ctx, "Grace", base+9); err != nil || data.Valid {
 		t.Errorf("a row that is not there: %q, %v", data.String, err)
 	}
-	if err := table.Write(ctx, "Grace", 8, "stale"); !errors.Is(err, fence.ErrStale) {
+	if err := table.Write(ctx, "Grace", base+8, "stale"); !errors.Is(err, fence.ErrStale) {
 		t.Errorf("a first insert of token 8 after a read of token 9: %v", err)
 	}
 	if err := table.Write(ctx, "Grace", 0, ""); !errors.Is(err, fence.ErrInvalidToken) {

@@ -28,12 +28,13 @@ func (f tokenFile) Write(token int64, data []byte) error {
 
 // Read returns the data, unless the file has seen a greater token. A greater one
 // than the file's is stored before, so that what is read stays true until its
-// holder writes, or loses the lock to a greater token yet.
+// holder writes, or loses the lock to a greater token yet. With an equal one too,
+// what is returned is on the disk.
 func (f tokenFile) Read(token int64) (data []byte, err error) {
 	err = f.locked(token, func(present []byte, seen int64) error {
 		data = present
-		if token == seen {
-			return nil
+		if token == seen { // perhaps by a process that has crashed before its sync
+			return f.syncDirectory()
 		}
 		return f.replace(token, data)
 	})
@@ -97,6 +98,12 @@ func (f tokenFile) replace(token int64, data []byte) error {
 	if err := os.Rename(beside.Name(), f.path); err != nil {
 		return err
 	}
+	return f.syncDirectory()
+}
+
+// syncDirectory makes the last replacement durable: without it the file before that
+// could be back after a loss of power, with its smaller token.
+func (f tokenFile) syncDirectory() error {
 	dir, err := os.Open(filepath.Dir(f.path))
 	if err != nil {
 		return err

@@ -63,7 +63,8 @@
 //   - A file: the example named file. The token stands in the file, which is
 //     replaced as a whole under a file lock.
 //   - An object store with conditional puts (If-Match): the example named
-//     objectStore.
+//     objectStore. The SDK must not repeat such a put by itself, or the change must
+//     be idempotent.
 //
 // docs/guarantees.md tells what tokens can do and what they cannot.
 package fence

@@ -53,6 +53,13 @@ func (b *bucket) put(_ context.Context, key, content, etag string) error {
 // write could not tell the one from the other. A store whose versions or
 // generations change with every write may have it in the metadata.
 //
+// change is called again when another was faster, so it works on what it is given and
+// has no other effect. Turn off the retries that a store's SDK makes of its own accord
+// (max attempts 1) for the put: an attempt whose answer is lost may have written, the
+// next one meets the new ETag, 412 looks as if another had been faster, and the change
+// is made twice. Where they cannot be turned off, change must be idempotent. An error
+// other than 412 leaves open whether it was written, as it does without retries.
+//
 // A write that comes late, because it hung in the network, changes nothing: the
 // object has another ETag by then. An object is not deleted but emptied, because
 // with it its token would be forgotten.

@@ -152,13 +152,12 @@ func (r *replica) toSend(m *raftpb.Message) {
 func (r *replica) snapshotEnded(to uint64, err error) {
 	index := r.sending[to]
 	delete(r.sending, to)
-	switch {
-	case err == nil:
-		delete(r.sendFailures, to)
-	case errors.Is(err, errSpoilt):
+	if errors.Is(err, errSpoilt) {
 		r.log.spoilt = max(r.log.spoilt, index)
-		fallthrough
-	default:
+	}
+	if err == nil || r.roster.byNode(to) == nil { // who has parted was forgotten, and stays so
+		delete(r.sendFailures, to)
+	} else {
 		r.sendFailures[to]++
 	}
 }

@@ -172,3 +172,25 @@ func TestSnapshotSenderFails(t *testing.T) {
 		t.Errorf("short: %v", err)
 	}
 }
+
+// What becomes of a snapshot to a peer that was removed meanwhile is not kept: nobody
+// would ever forget it.
+func TestFailuresOfAPeerThatHasPartedAreForgotten(t *testing.T) {
+	l := newLab(t, 3)
+	n := l.leader()
+	member, parted := l.nodes[0].id, uint64(99)
+	if member == n.id {
+		member = l.nodes[1].id
+	}
+	for range 2 {
+		n.r.snapshotEnded(member, errParted)
+		n.r.snapshotEnded(parted, errSpoilt)
+	}
+	if got := n.r.sendFailures; got[member] != 2 || len(got) != 1 {
+		t.Errorf("failures by peer: %v", got)
+	}
+	n.r.snapshotEnded(member, nil)
+	if got := n.r.sendFailures; len(got) != 0 {
+		t.Errorf("failures by peer after a success: %v", got)
+	}
+}

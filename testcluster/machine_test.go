@@ -212,6 +212,19 @@ func TestDroppedAnswers(t *testing.T) {
 	})
 }
 
+// A waiting call whose answers are lost ends too: no attempt has stood in a queue, so
+// each of them counts, however long all of them have taken together.
+func TestDroppedAnswersEndAWaitingCall(t *testing.T) {
+	eachMachine(t, func(t *testing.T, _ *testcluster.Cluster, cl, _ *testcluster.Client) {
+		cl.DropAnswers()
+		begun := time.Now()
+		req := &client.AcquireRequest{LockID: "a", ClientID: "me", RequestID: "r", TTL: longTTL, Wait: true}
+		_, err := cl.Acquire(limit(t, time.Hour), req)
+		wantEnd(t, "Acquire", err, client.ErrUnavailable, true)
+		within(t, "its time", time.Since(begun), 0, time.Minute)
+	})
+}
+
 // A machine that is paused believes in its locks until it runs again.
 func TestPausedClientBelieves(t *testing.T) {
 	for name, resume := range map[string]func(*testcluster.Client){

@@ -18,7 +18,7 @@ const (
 	// wait in a queue: the defaults of client.Config.
 	dialTimeout    = 5 * time.Second
 	requestTimeout = 30 * time.Second
-	// settled is how long a wait must have lasted to have stood in a queue for
+	// settled is how long an attempt to wait must have lasted to have stood in a queue for
 	// certain: that it is interrupted is then no failed attempt.
 	settled = 100 * time.Millisecond
 )
@@ -32,6 +32,7 @@ type passage struct {
 	reads  bool // it changes nothing
 
 	begun  time.Time // by the machine's clock
+	last   time.Time // when the last attempt began
 	tries  int       // attempts that failed
 	unsure bool      // one of them may have been applied
 }
@@ -70,6 +71,7 @@ func goes[T any](ctx context.Context, p *passage, call func(ctx context.Context,
 		if p.client.isClosed() {
 			return call(ctx, local, false)
 		}
+		p.last = m.warp.Clock().Now()
 		a := carry(ctx, p.client, func(ctx context.Context) (T, error) { return call(ctx, local, p.unsure) })
 		switch {
 		case a.lost != nil:
@@ -167,10 +169,10 @@ func (c *Client) hears(ctx context.Context, l *line) *lost {
 // wants, whether there is to be another.
 func (p *passage) note(ctx context.Context, l *lost) bool {
 	own := p.client.machine.warp.Clock()
-	elapsed := own.Now().Sub(p.begun)
+	now := own.Now()
 	if l.sent {
 		p.unsure = p.unsure || !p.reads
-		if p.waits && elapsed >= settled {
+		if p.waits && now.Sub(p.last) >= settled {
 			p.tries = 0
 		}
 	}
@@ -178,7 +180,7 @@ func (p *passage) note(ctx context.Context, l *lost) bool {
 	if ctx.Err() != nil || p.tries >= policy.MaxRetries || !slices.Contains(policy.RetryableErrors, pb.ErrorCode_UNAVAILABLE) {
 		return false
 	}
-	if !p.waits && elapsed >= requestTimeout {
+	if !p.waits && now.Sub(p.begun) >= requestTimeout {
 		return false
 	}
 	timer := own.NewTimer(pauseAfter(&policy, p.tries))

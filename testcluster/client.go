@@ -92,7 +92,7 @@ func (c *Client) at() (client.Client, error) {
 	for tried := range members {
 		i := (c.mu.member + tried) % members
 		node := c.cluster.running(i)
-		if node == nil || hasEnded(node) {
+		if node == nil || hasEnded(node) || node.Err() != nil { // it may be unable to let go of its disk
 			continue
 		}
 		if node != c.mu.node {

@@ -227,3 +227,26 @@ func TestFailingDisk(t *testing.T) {
 		}
 	})
 }
+
+// A client whose member has ended, and cannot let go of its disk because that hangs,
+// goes on at another one.
+func TestCallAtAMemberThatCannotEnd(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+		stuck := follower(c)
+		cl := c.ClientOn(stuck)
+		c.HangDisk(stuck)
+		held := hold(t, c.Client(), "a", "holder") // so that the disk hangs over something
+		if err := c.Node(c.Leader()).RemoveMember(limit(t, time.Minute), name(stuck)); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the member ends", func() bool { return c.Node(stuck).Err() != nil })
+		if info := look(t, cl, "a"); info.Version != held.Version {
+			t.Errorf("the other member shows %+v", info)
+		}
+		select {
+		case <-c.Node(stuck).Done():
+			t.Error("the member has let go of its disk")
+		default:
+		}
+	})
+}

@@ -138,6 +138,45 @@ func TestFirstStartNeedsAll(t *testing.T) {
 }
 
 // A started member needs nobody to know that it is one.
+// All have met, and none is of a cluster: were it for more than one of them to
+// make it, two could at the same time.
+func TestOneMemberMakesTheCluster(t *testing.T) {
+	n := newNursery(t, "a", "b", "c")
+	for _, name := range n.names {
+		n.start(name)
+	}
+	for _, name := range []string{"c", "b", "c", "b"} {
+		if n.step(name); n.members[name].identity().ClusterID != 0 {
+			t.Fatalf("%s has made a cluster", name)
+		}
+	}
+	n.step("a")
+	if n.members["a"].identity().ClusterID == 0 {
+		t.Error("nobody makes the cluster")
+	}
+}
+
+// sickBirth is a disk that fails when the cluster is made.
+type sickBirth struct{ Storage }
+
+func (sickBirth) Bootstrap(Identity) error { return errSick }
+
+// Others count on what a member says of its cluster: it must not say what a crash
+// takes back.
+func TestClusterIsNotSpokenOfBeforeItIsDurable(t *testing.T) {
+	n := newNursery(t, "a", "b")
+	n.start("a")
+	n.start("b")
+	a := n.members["a"]
+	a.storage = sickBirth{a.storage}
+	if err := a.round(t.Context(), n.ask("a")); !errors.Is(err, errSick) {
+		t.Errorf("error: %v", err)
+	}
+	if h := a.greeting("b", asks); h.ClusterID != 0 || h.Members != nil {
+		t.Errorf("it says that it is of cluster %x", h.ClusterID)
+	}
+}
+
 func TestRestartNeedsNoMeeting(t *testing.T) {
 	n := newNursery(t, "a", "b", "c")
 	for _, name := range n.names {

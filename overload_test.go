@@ -58,6 +58,38 @@ func TestUrgentCallsGoFirst(t *testing.T) {
 	l.acquire(n, "after", "me", time.Minute)
 }
 
+// No entry takes more calls or bytes than others can wait for.
+func TestBatchesAreBounded(t *testing.T) {
+	l := newLab(t, 1)
+	n := l.leader()
+	n.limits.Pending = 10 * maxBatchCommands
+	filled := func(waiting int, data metadata) (calls, bytes int) {
+		n.r.begin(l.now)
+		for i := range waiting {
+			n.r.submit(&call{
+				cmd:  command{kind: cmdAcquire, lock: fmt.Sprint(i), client: "me", attempt: 1, metadata: data},
+				lane: laneNormal, arrived: l.now, since: l.now, patience: time.Minute, done: make(chan struct{}, 1),
+			})
+		}
+		b := n.r.proposals.newBatch(n.r.term)
+		n.r.fill(b)
+		calls, bytes = len(b.calls), len(n.r.formats.writes.appendEntry(nil, &b.entry))
+		n.r.putBack(b)
+		l.pass(labTick)
+		if left := n.r.proposals.waiting(); left != 0 {
+			t.Errorf("%d calls wait still", left)
+		}
+		return calls, bytes
+	}
+	if calls, _ := filled(maxBatchCommands+1, nil); calls != maxBatchCommands {
+		t.Errorf("a batch of %d calls", calls)
+	}
+	large := metadata{{key: "k", value: strings.Repeat("v", 8<<10)}}
+	if calls, bytes := filled(64, large); calls == 0 || calls == 64 || bytes > maxBatchBytes {
+		t.Errorf("a batch of %d large calls, %d bytes", calls, bytes)
+	}
+}
+
 // Commands that are under way are bounded in bytes, too.
 func TestPendingBytes(t *testing.T) {
 	l := newLab(t, 1)

@@ -190,6 +190,59 @@ func TestRule4BaseDiesWithTheTerm(t *testing.T) {
 	requireBetween(t, "lived", lived, 30*time.Second+gaps-labElection, 30*time.Second+gaps+labElection)
 }
 
+// Who leads twice on end, and nobody in between, goes on from its own last entry:
+// not from the one that it anchored on before, which may lie behind a gap.
+func TestRule4LeaderElectedAgainGoesOnFromItsOwnEntries(t *testing.T) {
+	l := newLab(t, 3)
+	l.elect(l.nodes[0])
+	l.acquire(l.nodes[0], "b", "me", time.Hour)
+	l.pass(time.Second)
+	cut := func(all bool) {
+		for _, n := range l.nodes {
+			n.cut = all
+		}
+	}
+	cut(true)
+	l.pass(time.Minute)
+	cut(false)
+	n := l.leader()
+	l.acquire(n, "a", "me", 5*time.Second)
+	l.pass(time.Second)
+	for cut(true); n.r.leads(); {
+		l.pass(labTick)
+	}
+	cut(false)
+	begun := l.now
+	l.elect(n)
+	left := l.now.Sub(begun) + l.freedAfter("a", time.Minute)
+	requireBetween(t, "lived after the second election", left, 4*time.Second-2*labElection-slack, 4*time.Second+labElection)
+}
+
+// A renewal that is left behind holds the stamp back, but not below one that was
+// given.
+func TestRule5StampIsNotBelowTheLast(t *testing.T) {
+	l := newLab(t, 3)
+	n := l.leader()
+	n.limits.Pending = 2 * maxBatchCommands
+	l.acquire(n, "a", "me", time.Minute)
+	l.pass(time.Second)
+	l.acquire(n, "b", "me", time.Minute)
+	last := n.r.proposals.last
+	l.pass(labTick)
+	var late *call
+	for range maxBatchCommands + 1 {
+		late = l.submit(n, command{kind: cmdRenew, lock: "a", client: "me", version: 1, ttl: span(time.Minute)})
+	}
+	late.arrived = l.now.Add(-time.Second)
+	b := n.r.proposals.newBatch(n.r.term)
+	n.r.fill(b)
+	if len(n.r.proposals.first) != 1 || b.entry.stamp != last {
+		t.Errorf("stamped %d behind %d, %d renewals are left behind", b.entry.stamp, last, len(n.r.proposals.first))
+	}
+	n.r.putBack(b)
+	l.settle()
+}
+
 func TestRule5StampsNeverFallWithinTheLog(t *testing.T) {
 	l := newLab(t, 3)
 	for round := range 6 {

@@ -96,7 +96,7 @@ func (c *Client) at() (client.Client, error) {
 			continue
 		}
 		if node != c.mu.node {
-			c.mu.member, c.mu.node, c.mu.local = i, node, outside{node.Client()}
+			c.mu.member, c.mu.node, c.mu.local = i, node, outside{node.Client(), c.cluster.roll.list()[i].warp}
 			if c.mu.policy != nil {
 				c.mu.local.SetRetryPolicy(*c.mu.policy)
 			}

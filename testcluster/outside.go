@@ -10,12 +10,16 @@ import (
 
 // outside is a member's client as other machines have it: the ends of grants are
 // instants of package time, not of the member's clock, as far away as that said.
-type outside struct{ client.Client }
+type outside struct {
+	client.Client
+	warp *clock.Warp // the member's clock
+}
 
-// instant is one of the member's clock.
+// instant is one of the member's clock, which may stand still when an answer comes
+// that is older.
 func (o outside) instant(t *time.Time) {
 	if !t.IsZero() {
-		*t = time.Now().Add(t.Sub(clock.Of(o.Client).Now()))
+		*t = o.warp.There(*t)
 	}
 }
 

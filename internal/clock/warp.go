@@ -105,6 +105,18 @@ func (w *Warp) Here(t time.Time) time.Time {
 	return w.at(now).Add(t.Sub(now))
 }
 
+// There is an instant of this clock as package time tells it that learns how long it
+// is until then: now, or before the clock stood still.
+func (w *Warp) There(t time.Time) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if w.mu.paused {
+		now = w.mu.real
+	}
+	return now.Add(t.Sub(w.at(now)))
+}
+
 // endPause returns how long the pause was, by this clock.
 func (w *Warp) endPause() time.Duration {
 	if !w.mu.paused {

@@ -81,6 +81,31 @@ func TestHere(t *testing.T) {
 	})
 }
 
+// Where an instant of a clock lies does not depend on whether that stands still.
+func TestThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		w := NewWarp()
+		check := func(when string, own time.Time, want time.Duration) {
+			t.Helper()
+			if got := w.There(own).Sub(begun); got != want {
+				t.Errorf("%s: the instant is %v from the beginning, want %v", when, got, want)
+			}
+		}
+		end := w.Clock().Now().Add(time.Minute)
+		check("in step", end, time.Minute)
+		time.Sleep(time.Second)
+		w.Pause()
+		time.Sleep(10 * time.Second)
+		check("paused", end, time.Minute)
+		w.Resume()
+		check("resumed", end, time.Minute)
+		w.SkewRate(-500_000)
+		time.Sleep(10 * time.Second)
+		check("half as fast", end, 65*time.Second) // 44 s are left by this clock
+	})
+}
+
 // A rate that divides into no whole number of nanoseconds still fires, and
 // never before its time.
 func TestRoundingFiresLate(t *testing.T) {

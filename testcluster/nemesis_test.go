@@ -22,10 +22,11 @@ type nemesis struct {
 	struck  counts
 	changed counts
 
-	members []int // those that belong to the cluster, by number; 0 always does
-	ever    int   // how many there have been
-	gone    []int // those that were removed, and can tell
-	leaving int   // the one that is being removed, or −1
+	members []int        // those that belong to the cluster, by number; 0 always does
+	ever    int          // how many there have been
+	gone    []int        // those that were removed, and must hear of it
+	leaving int          // the one that is being removed, or −1
+	joined  map[int]bool // have been members on the disk that they have: an empty one is not told
 	down    map[int]bool
 	paused  map[int]bool
 	lost    int     // the one whose disk is lost, or −1
@@ -39,9 +40,10 @@ type nemesis struct {
 }
 
 func newNemesis(l *lab, size int) *nemesis {
-	n := &nemesis{lab: l, c: l.c, dice: l.dice, down: map[int]bool{}, paused: map[int]bool{}, lost: -1, leaving: -1, ever: size}
+	n := &nemesis{lab: l, c: l.c, dice: l.dice, joined: map[int]bool{}, down: map[int]bool{}, paused: map[int]bool{}, lost: -1, leaving: -1, ever: size}
 	for i := range size {
 		n.members = append(n.members, i)
+		n.joined[i] = true
 	}
 	return n
 }
@@ -287,6 +289,9 @@ func (n *nemesis) relent() {
 		}
 		if n.idle() && n.votes() {
 			n.lost = -1
+			for _, i := range n.members {
+				n.joined[i] = true
+			}
 			return
 		}
 		if time.Now().After(limit) {
@@ -430,7 +435,10 @@ func (n *nemesis) remove() bool {
 			return
 		}
 		n.members = slices.DeleteFunc(n.members, func(m int) bool { return m == i })
-		if wasDown || !n.down[i] {
+		switch {
+		case !n.joined[i]:
+			n.stop(i, n.c.Crash) // or it waits for ever to be let in
+		case wasDown || !n.down[i]:
 			n.gone = append(n.gone, i)
 		}
 	})
@@ -443,7 +451,7 @@ func (n *nemesis) loseDisk() bool {
 	i := n.member()
 	name := memberName(i)
 	n.c.LoseDisk(i)
-	n.down[i], n.lost = true, i
+	n.down[i], n.joined[i], n.lost = true, false, i
 	return n.begin("replace", true, func(ctx context.Context, r *raftlock.Node) error { return r.ReplaceMember(ctx, name) }, func(bool) { n.restart(i) })
 }
 

@@ -223,7 +223,8 @@ func (l *lock) finish(x *index) {
 	}
 	for _, i := range l.renews {
 		o := &x.ops[i]
-		if g := l.byToken[o.Token]; g != nil && (o.Outcome == Unknown || o.Outcome == Open) {
+		// One that was refused may have been made before, and its answer have been lost.
+		if g := l.byToken[o.Token]; g != nil && o.Outcome != OK && o.Outcome != Failed {
 			g.maybe = true
 		}
 	}

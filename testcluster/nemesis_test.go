@@ -257,11 +257,12 @@ func (n *nemesis) suspend() {
 // vanish has a client take a lock, or wait for one, and never be heard of again.
 func (n *nemesis) vanish() {
 	d := n.lab.newDesk(fmt.Sprint("vanished ", len(n.cut)), n.member(), n.dice.IntN(2) == 0)
-	w := &worker{lab: n.lab, name: d.name, desk: d, dice: rand.New(rand.NewPCG(n.lab.seed, 200+uint64(len(n.cut))))}
-	n.cut = append(n.cut, d)
-	for range 2 {
+	for i := range 2 { // a worker is not for two at a time
+		own := rand.New(rand.NewPCG(n.lab.seed, 200+2*uint64(len(n.cut))+uint64(i)))
+		w := &worker{lab: n.lab, name: fmt.Sprintf("%s.%d", d.name, i), desk: d, dice: own}
 		n.lab.work.Go(w.wait)
 	}
+	n.cut = append(n.cut, d)
 	time.Sleep(time.Duration(n.dice.Int64N(int64(50 * time.Millisecond))))
 	if n.dice.IntN(2) == 0 {
 		d.machine.Cut()

@@ -30,8 +30,8 @@ import (
 // RAFTLOCK_SIM_SEEDS is how many seeds it tries, RAFTLOCK_SIM_FOR for how long it
 // goes on with new ones, and RAFTLOCK_SIM_SEED the one that it repeats.
 //
-// A seed fixes what is done to the cluster and asked of it, the members' ids, raft's
-// election time-outs and the identities that clients draw. It does not fix the order
+// A seed fixes what is done to the cluster and asked of it, raft's election time-outs
+// and the identities that clients draw, not the ids of its members. It does not fix the order
 // in which goroutines run that could run at the same instant, nor the jitter of
 // repeats: with one processor, as here, both are nearly the same each time, and a
 // failure that does not come back at once does so within a few runs.

@@ -116,18 +116,22 @@ fuzz: ## run the fuzz targets (FUZZ=regexp), two at a time, for FUZZTIME each (1
 		else cat "$$bins/$$1.log"; echo "fuzz $$0 $$1: FAILED"; exit 1; fi' <"$$bins/targets"
 
 # The tests print what it takes to draw the same again.
-# Both labs at once, each on a core: the cluster on one goroutine, and the whole
-# stack in virtual time. RAFTLOCK_SIM_FOR=1h goes on for so long.
+# The cluster on one goroutine, on two processors, and the whole stack in virtual
+# time. RAFTLOCK_SIM_FOR=1h has each of the three go on for so long.
 SEEDS ?= 1000
+SIM   := -test.v -test.timeout 0 -test.run
 .PHONY: sim
 sim: ## simulate SEEDS (1000) clusters on one goroutine, a tenth of that of the whole stack
-	@mkdir -p bin
-	@GOGC=400 RAFTLOCK_SIM_SEEDS=$$(($(SEEDS) / 10)) $(GO) test ./testcluster -run '^TestSimulation$$' -v -count=1 -timeout 0 >bin/sim-stack.log 2>&1 & stack=$$!; \
-	failed=; \
-	GOGC=400 RAFTLOCK_SIM_SEEDS=$(SEEDS) $(GO) test . -run '^TestSimulation' -v -count=1 -timeout 0 >bin/sim-replicas.log 2>&1 || failed=1; \
-	wait $$stack || failed=1; \
-	for log in bin/sim-replicas.log bin/sim-stack.log; do \
-		if [ -n "$$failed" ]; then cat $$log; else grep -E '^ +[a-z_]+_test.go:|^(ok|---) ' $$log | grep -v '/'; fi; \
+	@mkdir -p bin; rm -f bin/sim-*.log
+	@$(GO) test -c -o bin/replicas.test .
+	@$(GO) test -c -o bin/stack.test ./testcluster
+	@export GOGC=400 RAFTLOCK_SIM_SEEDS=$$((($(SEEDS) + 1) / 2)); \
+	{ RAFTLOCK_SIM_SEEDS=$$((($(SEEDS) + 9) / 10)) bin/stack.test $(SIM) '^TestSimulation$$' >bin/sim-stack.log 2>&1 && \
+	bin/replicas.test $(SIM) '^TestSimulation$$' >bin/sim-1.log 2>&1; } & half=$$!; failed=; \
+	bin/replicas.test $(SIM) '^TestSimulation' >bin/sim-2.log 2>&1 || failed=1; \
+	wait $$half || failed=1; \
+	for log in bin/sim-1.log bin/sim-2.log bin/sim-stack.log; do \
+		if [ ! -e $$log ]; then continue; elif [ -n "$$failed" ]; then cat $$log; else grep -E '^ +sim[a-z_]*.go:|^ +faults|^ +changes|^(PASS|---) ' $$log | grep -v '/'; fi; \
 	done; \
 	[ -z "$$failed" ]
 

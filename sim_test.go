@@ -53,7 +53,7 @@ func TestSimulationRepeats(t *testing.T) {
 	case plan.asked:
 		seeds = 100
 	case testing.Short():
-		seeds = 3
+		seeds = 1
 	}
 	for n := range seeds {
 		seed := plan.first + uint64(n)
@@ -92,7 +92,7 @@ func simPlanOf(t *testing.T) simPlan {
 	t.Helper()
 	p := simPlan{first: rand.Uint64(), count: 12}
 	if testing.Short() {
-		p.count = 4
+		p.count = 2
 	}
 	if v := os.Getenv("RAFTLOCK_SIM_SEED"); v != "" {
 		seed, err := strconv.ParseUint(v, 10, 64)

@@ -69,10 +69,12 @@
 //
 //	config.go          Config and Limits: what a member is given
 //	errors.go          what ends a member, or keeps it from opening
-//	node.go            Node: Open, Client, Close, and the one loop that owns everything; the table of its goroutines
+//	node.go            Node: Open, Client, Close; the table of its goroutines
+//	loop.go            the one goroutine that owns everything: take, work, carry out, sleep
 //	metronome.go       when raft's time passes, and how long an idle member sleeps
 //	inbox.go           the one door into the loop
 //	replica.go         the synchronous core: raft, the table, the calls that wait
+//	apply.go           what an entry of the log does, and the answers to calls
 //	call.go            a call on its way, and its reply
 //	office.go          a leader's way into its term and out of it
 //	proposals.go       group commit: waiting calls become one raft entry

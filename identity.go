@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -103,6 +104,21 @@ func recall(cfg *Config, found Recovered) (recalled, error) {
 		}
 	}
 	return r, nil
+}
+
+// fill brings a log that is still empty to where the storage is.
+func (r *recalled) fill(log *raft.MemoryStorage) error {
+	if r.Snapshot.GetIndex() > 0 { // else the log begins at nothing
+		if err := log.ApplySnapshot(&raftpb.Snapshot{Metadata: r.Snapshot}); err != nil {
+			return err
+		}
+	}
+	if !raft.IsEmptyHardState(r.Hard) {
+		if err := log.SetHardState(r.Hard); err != nil {
+			return err
+		}
+	}
+	return log.Append(r.Entries)
 }
 
 // begin is what a storage holds after Bootstrap or Join.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/raftlock/raftlock/client"
 	"github.com/raftlock/raftlock/internal/clock"
@@ -406,17 +405,7 @@ func (n *Node) raise(found recalled) (*replica, error) {
 	if found.Snapshot == nil {
 		return nil, fmt.Errorf("load storage: no snapshot: %w", ErrCorrupt)
 	}
-	if found.Snapshot.GetIndex() > 0 { // else the log begins at nothing
-		if err := n.log.ApplySnapshot(&raftpb.Snapshot{Metadata: found.Snapshot}); err != nil {
-			return nil, fmt.Errorf("load log: %w", err)
-		}
-	}
-	if !raft.IsEmptyHardState(found.Hard) {
-		if err := n.log.SetHardState(found.Hard); err != nil {
-			return nil, fmt.Errorf("load log: %w", err)
-		}
-	}
-	if err := n.log.Append(found.Entries); err != nil {
+	if err := found.fill(n.log); err != nil {
 		return nil, fmt.Errorf("load log: %w", err)
 	}
 	id := n.assembly.identity()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -227,9 +229,9 @@ func (r *replica) dropSilent() {
 	if r.role != raft.StateLeader || len(r.waits.guests) == 0 {
 		return
 	}
-	for member, session := range r.sessions {
+	for _, member := range slices.Sorted(maps.Keys(r.sessions)) { // a simulation does the same each time
 		if r.ticks-r.heard[member] >= 2*r.electionTicks {
-			r.dropGuests(member, session)
+			r.dropGuests(member, r.sessions[member])
 		}
 	}
 }

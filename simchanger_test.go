@@ -2,8 +2,6 @@ package raftlock
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -116,22 +114,13 @@ func (g *simChanger) admit(m *simMember) {
 	come()
 }
 
-// join makes an empty member one of a running cluster.
+// join makes an empty member one of a running cluster, by what its host tells it.
 func (m *simMember) join(host *simMember, incarnation uint64) {
-	told := host.r.roster
-	ids := map[string]MemberID{}
-	for _, rec := range told.records {
-		if rec.node != 0 {
-			ids[rec.name] = MemberID{NodeID: rec.node, Incarnation: rec.incarnation}
-		}
-	}
-	names := slices.Sorted(maps.Keys(ids))
-	m.configure(names)
-	id := Identity{Name: m.name, ClusterName: m.cfg.ClusterName, Incarnation: incarnation, ClusterID: host.assembly.identity().ClusterID}
-	m.write(id, func(id Identity) Identity {
-		id.Members, id.Joined, id.JoinedAt, id.Started, id.Configured = ids, true, told.index, true, names
-		return id
-	}, m.disk.hold.Join)
+	theirs := host.assembly.greeting(m.name, asks)
+	m.configure(memberNames(theirs.Members))
+	m.write(Identity{Name: m.name, ClusterName: m.cfg.ClusterName, Incarnation: incarnation}, func(id Identity) error {
+		return newAssembly(&m.cfg, id).join(id, &theirs)
+	})
 	m.node = incarnation
 	m.boot()
 }

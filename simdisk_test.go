@@ -128,8 +128,7 @@ func (d *simDisk) crash(torn bool) {
 func (m *simMember) takeSnapshot(t *takenSnapshot) {
 	s := m.s
 	m.after(s.draw(20*time.Millisecond), func() {
-		err := m.writeSnapshot(t)
-		if err != nil {
+		if err := t.write(context.Background(), m.disk.hold); err != nil {
 			s.fail("%s: snapshot: %w", m.name, err)
 			return
 		}
@@ -142,40 +141,10 @@ func (m *simMember) takeSnapshot(t *takenSnapshot) {
 	})
 }
 
-func (m *simMember) writeSnapshot(t *takenSnapshot) error {
-	sink, err := m.disk.hold.CreateSnapshot(metaOf(&t.header))
-	if err != nil {
-		return err
-	}
-	count := &simCounter{sink: sink}
-	if err := t.writeTo(count); err != nil {
-		return err
-	}
-	t.size, t.view = count.bytes, nil
-	return sink.Commit(context.Background())
-}
-
-type simCounter struct {
-	sink  SnapshotSink
-	bytes uint64
-}
-
-func (c *simCounter) Write(p []byte) (int, error) {
-	c.bytes += uint64(len(p))
-	return c.sink.Write(p)
-}
-
+// nameSnapshot is Node.nameSnapshot.
 func (m *simMember) nameSnapshot(t *takenSnapshot) error {
-	meta := metaOf(&t.header)
-	if err := m.disk.hold.SaveSnapshot(meta); err != nil {
+	if err := t.name(m.disk.hold, m.log); err != nil {
 		return err
-	}
-	if newest, err := m.log.Snapshot(); err != nil {
-		return err
-	} else if newest.GetMetadata().GetIndex() < meta.GetIndex() {
-		if _, err := m.log.CreateSnapshot(meta.GetIndex(), meta.GetConfState(), nil); err != nil {
-			return err
-		}
 	}
 	m.s.tally.Taken++
 	m.request(func(r *replica) { r.cutLog(r.snapshotTaken(t)) })

@@ -377,12 +377,10 @@ func (t *simTransfer) received() {
 		return
 	}
 	meta := t.message.GetSnapshot().GetMetadata()
-	sink, err := b.disk.hold.CreateSnapshot(meta)
-	b.check(err)
-	_, err = sink.Write(t.bytes)
-	b.check(err)
-	b.check(sink.Commit(context.Background()))
-	state, err := loadFrom(context.Background(), b.disk.hold, meta.GetIndex())
+	state, err := keepState(context.Background(), b.disk.hold, meta, func(to io.Writer) error {
+		_, err := to.Write(t.bytes)
+		return err
+	})
 	if err == nil {
 		err = state.fits(b.assembly.identity().ClusterID, b.cfg.newest)
 	}

@@ -124,27 +124,26 @@ func (s *sim) found(names []string) {
 	cluster := s.dice.Uint64() | 1
 	for _, m := range s.members {
 		m.configure(names)
-		id := Identity{Name: m.name, ClusterName: m.cfg.ClusterName, Incarnation: m.node, ClusterID: cluster}
-		m.write(id, func(id Identity) Identity { id.Members, id.Started = ids, true; return id }, m.disk.hold.Bootstrap)
+		m.write(Identity{Name: m.name, ClusterName: m.cfg.ClusterName, Incarnation: m.node}, func(id Identity) error {
+			id.ClusterID, id.Members, id.Started = cluster, ids, true
+			return m.disk.hold.Bootstrap(id)
+		})
 	}
 	for _, m := range s.members {
 		m.boot()
 	}
 }
 
-// write makes an identity on an empty disk.
-func (m *simMember) write(id Identity, grow func(Identity) Identity, make func(Identity) error) {
-	if _, err := m.disk.hold.Load(); err != nil {
-		panic(err)
+// write makes an identity on an empty disk, and lets it grow.
+func (m *simMember) write(bare Identity, grow func(Identity) error) {
+	_, err := m.disk.hold.Load()
+	if err == nil {
+		err = m.disk.hold.SaveIdentity(bare)
 	}
-	bare := id
-	bare.ClusterID = 0
-	if err := m.disk.hold.SaveIdentity(bare); err != nil {
-		panic(err)
+	if err == nil {
+		err = grow(bare)
 	}
-	if err := make(grow(id)); err != nil {
-		panic(err)
-	}
+	m.check(err)
 	m.disk.hold = m.disk.hold.Reopen()
 }
 
@@ -177,13 +176,7 @@ func (m *simMember) boot() {
 
 func (m *simMember) raise(id Identity, found recalled) {
 	m.log = raft.NewMemoryStorage()
-	if found.Snapshot.GetIndex() > 0 {
-		m.check(m.log.ApplySnapshot(&raftpb.Snapshot{Metadata: found.Snapshot}))
-	}
-	if !raft.IsEmptyHardState(found.Hard) {
-		m.check(m.log.SetHardState(found.Hard))
-	}
-	m.check(m.log.Append(found.Entries))
+	m.check(found.fill(m.log))
 	r, err := newReplica(replicaConfig{
 		self: m.node, smallest: memberNames(id.Members)[0] == id.Name, cluster: id.ClusterID,
 		log: m.log, state: found.state, snapshots: m.cfg.Snapshots, seed: m.s.dice.Uint64() >> 1,

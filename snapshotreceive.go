@@ -176,26 +176,36 @@ func (n *Node) judgeOffer(m *raftpb.Message) error {
 
 func (n *Node) receiveState(s *snapshotReceiver, meta *raftpb.SnapshotMetadata) (*loaded, error) {
 	begun := n.clock.Now()
-	sink, err := n.cfg.Storage.CreateSnapshot(meta)
+	state, err := keepState(n.ctx, n.cfg.Storage, meta, s.spool)
+	if err != nil {
+		return nil, err
+	}
+	n.logger.Info("snapshot received", "index", meta.GetIndex(), "bytes", state.size, "took", n.clock.Now().Sub(begun))
+	return state, state.fits(n.assembly.identity().ClusterID, n.cfg.newest)
+}
+
+// keepState makes what spool writes durable and loads it: the state that was offered
+// with meta.
+func keepState(ctx context.Context, disk Storage, meta *raftpb.SnapshotMetadata, spool func(io.Writer) error) (*loaded, error) {
+	sink, err := disk.CreateSnapshot(meta)
 	if err != nil {
 		return nil, fmt.Errorf("create snapshot: %w", err)
 	}
 	defer func() { _ = sink.Discard() }() // after Commit it does nothing; after an error that one matters
-	if err := s.spool(sink); err != nil {
+	if err := spool(sink); err != nil {
 		return nil, err
 	}
-	if err := sink.Commit(n.ctx); err != nil {
+	if err := sink.Commit(ctx); err != nil {
 		return nil, fmt.Errorf("commit snapshot: %w", err)
 	}
-	state, err := loadFrom(n.ctx, n.cfg.Storage, meta.GetIndex())
+	state, err := loadFrom(ctx, disk, meta.GetIndex())
 	if err != nil {
 		return nil, err
 	}
 	if got := metaOf(state.header); got.GetTerm() != meta.GetTerm() || got.GetConfState().Equivalent(meta.GetConfState()) != nil {
 		return nil, fmt.Errorf("%w: the snapshot is {%v}, and was offered as {%v}", errMalformed, got, meta)
 	}
-	n.logger.Info("snapshot received", "index", meta.GetIndex(), "bytes", state.size, "took", n.clock.Now().Sub(begun))
-	return state, state.fits(n.assembly.identity().ClusterID, n.cfg.newest)
+	return state, nil
 }
 
 // snapshotReceiver is one transfer.

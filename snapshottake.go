@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -100,7 +101,7 @@ func (r *replica) snapshotFailed() {
 func (n *Node) takeSnapshot(s *takenSnapshot) {
 	n.beside("take snapshot", func() {
 		begun := n.clock.Now()
-		if err := n.writeSnapshot(s); err != nil {
+		if err := s.write(n.ctx, n.cfg.Storage); err != nil {
 			if n.ctx.Err() == nil {
 				n.logger.Error("snapshot is not taken; the log goes on, and it is tried again later", "error", err)
 				n.inbox.request((*replica).snapshotFailed)
@@ -111,18 +112,19 @@ func (n *Node) takeSnapshot(s *takenSnapshot) {
 	})
 }
 
-func (n *Node) writeSnapshot(s *takenSnapshot) error {
-	sink, err := n.cfg.Storage.CreateSnapshot(metaOf(&s.header))
+// write writes the snapshot aside, until ctx ends.
+func (s *takenSnapshot) write(ctx context.Context, to Storage) error {
+	sink, err := to.CreateSnapshot(metaOf(&s.header))
 	if err != nil {
 		return fmt.Errorf("create snapshot: %w", err)
 	}
 	defer func() { _ = sink.Discard() }() // after Commit it does nothing; after an error that one matters
-	count := &countingWriter{sink: sink, node: n}
+	count := &countingWriter{ctx: ctx, sink: sink}
 	if err := s.writeTo(count); err != nil {
 		return fmt.Errorf("write snapshot: %w", err)
 	}
 	s.size, s.view = count.bytes, nil // it would keep the old pages of the table
-	if err := sink.Commit(n.ctx); err != nil {
+	if err := sink.Commit(ctx); err != nil {
 		return fmt.Errorf("commit snapshot: %w", err)
 	}
 	return nil
@@ -130,13 +132,13 @@ func (n *Node) writeSnapshot(s *takenSnapshot) error {
 
 // countingWriter counts what a snapshot has, and stops when the member ends.
 type countingWriter struct {
+	ctx   context.Context
 	sink  SnapshotSink
-	node  *Node
 	bytes uint64
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
-	if err := w.node.ctx.Err(); err != nil {
+	if err := w.ctx.Err(); err != nil {
 		return 0, err
 	}
 	written, err := w.sink.Write(p)
@@ -144,23 +146,29 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 	return written, err
 }
 
-// nameSnapshot is the appender's part: what is durable becomes what the log
-// stands on. An error is one of the log's own disk and ends the member.
+// nameSnapshot is the appender's part. An error is one of the log's own disk and
+// ends the member.
 func (n *Node) nameSnapshot(s *takenSnapshot, begun time.Time) error {
-	meta := metaOf(&s.header)
-	if err := n.cfg.Storage.SaveSnapshot(meta); err != nil {
+	if err := s.name(n.cfg.Storage, n.log); err != nil {
 		return fmt.Errorf("save snapshot: %w (what it has acknowledged stands: see to the disk, and start the member again)", err)
 	}
-	if newest, err := n.log.Snapshot(); err != nil {
-		return fmt.Errorf("save snapshot: %w", err)
-	} else if newest.GetMetadata().GetIndex() < meta.GetIndex() { // else the leader sent a newer one meanwhile
-		if _, err := n.log.CreateSnapshot(meta.GetIndex(), meta.GetConfState(), nil); err != nil {
-			return fmt.Errorf("save snapshot: %w", err)
-		}
-	}
-	n.logger.Info("snapshot taken", "index", meta.GetIndex(), "bytes", s.size, "took", n.clock.Now().Sub(begun))
+	n.logger.Info("snapshot taken", "index", s.header.index, "bytes", s.size, "took", n.clock.Now().Sub(begun))
 	n.inbox.request(func(r *replica) { r.cutLog(r.snapshotTaken(s)) })
 	return nil
+}
+
+// name makes what is durable what the log stands on: on the disk, and in memory,
+// unless the leader has sent a newer one meanwhile.
+func (s *takenSnapshot) name(disk Storage, log *raft.MemoryStorage) error {
+	meta := metaOf(&s.header)
+	if err := disk.SaveSnapshot(meta); err != nil {
+		return err
+	}
+	newest, err := log.Snapshot()
+	if err == nil && newest.GetMetadata().GetIndex() < meta.GetIndex() {
+		_, err = log.CreateSnapshot(meta.GetIndex(), meta.GetConfState(), nil)
+	}
+	return err
 }
 
 // cutLog lets go of entries in memory up to an index.

@@ -34,9 +34,12 @@ help: ## list the targets
 build: ## compile every package
 	$(GO) build ./...
 
+# What takes longest comes first, or a processor would idle while it ends.
+PACKAGES := ./testcluster ./...
+
 .PHONY: test
 test: ## run every test
-	$(GO) test ./...
+	$(GO) test $(PACKAGES)
 	$(GO) -C $(SQLROW) test ./...
 	$(GO) -C $(STRANGER) test ./...
 
@@ -45,7 +48,7 @@ test: ## run every test
 # package testcluster.
 .PHONY: race
 race: ## run the short tests under the race detector (needs a C compiler)
-	$(GO) test -race -short -timeout 20m ./...
+	$(GO) test -race -short -timeout 20m $(PACKAGES)
 
 .PHONY: race-long
 race-long: ## run every test under the race detector
@@ -115,9 +118,8 @@ fuzz: ## run the fuzz targets (FUZZ=regexp), two at a time, for FUZZTIME each (1
 		then echo "fuzz $$0 $$1: $$(grep -o "execs: .*" "$$bins/$$1.log" | tail -n 1)"; \
 		else cat "$$bins/$$1.log"; echo "fuzz $$0 $$1: FAILED"; exit 1; fi' <"$$bins/targets"
 
-# The tests print what it takes to draw the same again.
 # The cluster on one goroutine, on two processors, and the whole stack in virtual
-# time. RAFTLOCK_SIM_FOR=1h has each of the three go on for so long.
+# time. RAFTLOCK_SIM_FOR=1h has each go on for so long: two hours in all.
 SEEDS ?= 1000
 SIM   := -test.v -test.timeout 0 -test.run
 .PHONY: sim
@@ -135,6 +137,7 @@ sim: ## simulate SEEDS (1000) clusters on one goroutine, a tenth of that of the 
 	done; \
 	[ -z "$$failed" ]
 
+# The tests print what it takes to draw the same again.
 .PHONY: torture
 torture: ## torment clusters of processes for DURATION (10m)
 	$(GO) test ./internal/e2e -run '^(TestTorture|TestKillAll)$$' -v -count=1 -timeout 0 -e2e.torture=$(DURATION)

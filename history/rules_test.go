@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// seedCount is how many of n random histories a test looks at: all, a seventh where
+// seedCount is how many of n random histories a test looks at: all, a twentieth where
 // time is short, and again a third of them if that is under the race detector,
 // which looks for what shows in the first of them.
 func seedCount(n int) int {
 	if testing.Short() || underRace {
-		n /= 7
+		n /= 20
 	}
 	if testing.Short() && underRace {
 		n /= 3
@@ -24,7 +24,7 @@ func seedCount(n int) int {
 // Correct histories break no rule, whatever was lost, late and without a leader
 // in them; and they are long enough for every rule to have something to say.
 func TestCorrectHistories(t *testing.T) {
-	seeds := seedCount(1000)
+	seeds := seedCount(3000)
 	compared := map[Rule]int{}
 	for seed := range uint64(seeds) {
 		report := simulate(seed, sound).Check(Bounds{})

@@ -137,7 +137,6 @@ func TestFirstStartNeedsAll(t *testing.T) {
 	}
 }
 
-// A started member needs nobody to know that it is one.
 // All have met, and none is of a cluster: were it for more than one of them to
 // make it, two could at the same time.
 func TestOneMemberMakesTheCluster(t *testing.T) {
@@ -177,6 +176,7 @@ func TestClusterIsNotSpokenOfBeforeItIsDurable(t *testing.T) {
 	}
 }
 
+// A started member needs nobody to know that it is one.
 func TestRestartNeedsNoMeeting(t *testing.T) {
 	n := newNursery(t, "a", "b", "c")
 	for _, name := range n.names {

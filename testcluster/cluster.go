@@ -39,11 +39,11 @@ type Cluster struct {
 	front   *front // nil unless WithGRPC
 	journal journal
 	watch   watch
-	seed    uint64 // of the faults
+	seed    uint64        // of the faults
+	over    chan struct{} // closed, under mu, when the test has ended
 
 	mu struct {
 		sync.Mutex
-		over     bool           // the test has ended
 		released bool           // it wants every lock released by then
 		work     sync.WaitGroup // what clients do behind their callers' backs
 		clients  []*Client
@@ -55,10 +55,11 @@ type Cluster struct {
 func (c *Cluster) behind(do func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.mu.over {
-		c.mu.work.Go(do)
+	if c.isOver() {
+		return false
 	}
-	return !c.mu.over
+	c.mu.work.Go(do)
+	return true
 }
 
 // adopt has the cleanup see to a client.
@@ -111,7 +112,7 @@ func New(tb testing.TB, size int, opts ...Option) *Cluster {
 	}
 	checkBubble(tb)
 	checkSockets(tb)
-	c := &Cluster{tb: tb, network: memnet.New(), seed: rand.Uint64()}
+	c := &Cluster{tb: tb, network: memnet.New(), seed: rand.Uint64(), over: make(chan struct{})}
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -454,7 +455,7 @@ func (c *Cluster) cleanup() {
 // end ends whatever runs for the test, and waits for it.
 func (c *Cluster) end() {
 	c.mu.Lock()
-	c.mu.over = true
+	close(c.over)
 	clients := c.mu.clients
 	c.mu.Unlock()
 	for _, cl := range clients {

@@ -111,6 +111,21 @@ func TestHoldsEndWithoutAnswers(t *testing.T) {
 	})
 }
 
+// A release that a hold makes behind the back of its test must not outlive it, or
+// the bubble would report a deadlock.
+func TestPausesEndWithTheTest(t *testing.T) {
+	eachMachine(t, func(t *testing.T, _ *testcluster.Cluster, cl, _ *testcluster.Client) {
+		patient := client.DefaultRetryPolicy()
+		patient.InitialBackoff, patient.MaxBackoff = time.Hour, time.Hour
+		cl.SetRetryPolicy(patient)
+		cl.DropAnswers()
+		go func() {
+			_, _ = cl.Release(context.Background(), &client.ReleaseRequest{LockID: "a", ClientID: "me", Version: 1})
+		}()
+		synctest.Wait() // it is in the pause before its next attempt
+	})
+}
+
 // What a call over a cut line ends with: first nobody can know whether it was
 // applied, then the client knows that it was not.
 func TestCallsOverACutLine(t *testing.T) {

@@ -190,8 +190,9 @@ func (p *passage) note(ctx context.Context, l *lost) bool {
 	case <-timer.C:
 		return true
 	case <-ctx.Done():
-		return false
+	case <-p.client.cluster.over: // and the clock of its bubble with it
 	}
+	return false
 }
 
 // pauseAfter is the pause before the repeat after tries repeats. It has no jitter:

@@ -34,21 +34,18 @@ help: ## list the targets
 build: ## compile every package
 	$(GO) build ./...
 
-# What takes longest comes first, or a processor would idle while it ends.
-PACKAGES := ./testcluster ./...
-
 .PHONY: test
 test: ## run every test
-	$(GO) test $(PACKAGES)
+	$(GO) test ./...
 	$(GO) -C $(SQLROW) test ./...
 	$(GO) -C $(STRANGER) test ./...
 
 # The long tests are more rounds of the short ones, or begin processes that run
 # without the detector. The short ones do fewer rounds under it, too: see raced in
-# package testcluster.
+# package testcluster. What takes longest comes first, or a processor would idle while it ends.
 .PHONY: race
 race: ## run the short tests under the race detector (needs a C compiler)
-	$(GO) test -race -short -timeout 20m $(PACKAGES)
+	$(GO) test -race -short -timeout 20m ./testcluster ./...
 
 .PHONY: race-long
 race-long: ## run every test under the race detector
@@ -101,18 +98,18 @@ verify-gen: ## fail if the committed generated code is not what gen makes
 bench: ## run the benchmarks (BENCH=regexp, BENCHPKGS=packages)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHPKGS)
 
-# An instrumented binary for each package, then two targets at a time with a worker
+# An instrumented binary for each package, then three targets at a time with a worker
 # each. What fails is shown, with the input, which lies in testdata/fuzz then. What
 # is found to be of interest stays in Go's cache, for the next time.
 .PHONY: fuzz
-fuzz: ## run the fuzz targets (FUZZ=regexp), two at a time, for FUZZTIME each (10s)
+fuzz: ## run the fuzz targets (FUZZ=regexp), three at a time, for FUZZTIME each (10s)
 	@bins=$$(mktemp -d); trap 'rm -rf "$$bins"' EXIT; cache=$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m); \
 	grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's,/[^/]*:func , ,' | sort | \
 	{ grep -E '$(FUZZ)' || true; } >"$$bins/targets"; \
 	cut -d ' ' -f 1 "$$bins/targets" | uniq | while read -r dir; do \
 		$(GO) test -c -fuzz=. -o "$$bins/$${dir//\//_}.test" "$$dir"; \
 	done; \
-	export bins cache; xargs -P 2 -n 2 bash -c ' \
+	export bins cache; xargs -P 3 -n 2 bash -c ' \
 		if (cd "$$0" && "$$bins/$${0//\//_}.test" -test.run="^\$$" -test.fuzz="^$$1\$$" -test.fuzztime=$(FUZZTIME) \
 			-test.fuzzminimizetime=20x -test.fuzzcachedir="$$cache$${0#.}" -test.parallel=1) >"$$bins/$$1.log" 2>&1; \
 		then echo "fuzz $$0 $$1: $$(grep -o "execs: .*" "$$bins/$$1.log" | tail -n 1)"; \

@@ -53,7 +53,8 @@ type Node struct {
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup // appender, snapshots, outboxes, withdrawals
 
-	incoming incoming // the snapshot that is coming
+	incoming incoming   // the snapshot that is coming
+	meetings repetition // what the log says of those that fail
 
 	formed chan struct{} // closed by main when the loop runs
 	ready  chan struct{} // closed by the loop when this member can serve
@@ -133,6 +134,7 @@ func open(cfg Config) (*Node, recalled, error) {
 		formed: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	n.clock = clock.Of(cfg.Storage)
+	n.meetings.clock = n.clock
 	n.inbox.clock, n.assembly.clock = n.clock, n.clock
 	n.started = n.clock.Now()
 	n.mu.addresses = map[string]string{cfg.Name: cfg.ClientAddress}

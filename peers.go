@@ -61,7 +61,9 @@ func exchange(ctx context.Context, stream PeerStream, mine *hello) (hello, error
 func (n *Node) askPeer(ctx context.Context, name string) (hello, error) {
 	stream, answer, err := n.greet(ctx, name, asks)
 	if err != nil {
-		n.logger.Info("member is not here yet", "peer", name, "error", err)
+		if n.meetings.isNew(name + " " + err.Error()) {
+			n.logger.Info("member is not here yet", "peer", name, "error", err)
+		}
 		return hello{}, err
 	}
 	n.met(name, answer.ClientAddress)
@@ -92,7 +94,7 @@ func (n *Node) accept(stream PeerStream) {
 	known := n.assembly.identity().Members != nil // otherwise the others are asked first: see assembly
 	if known && (errors.Is(err, ErrDiskLost) || errors.Is(err, ErrRemoved)) {
 		n.fail(err)
-	} else if err != nil && n.ctx.Err() == nil {
+	} else if err != nil && n.ctx.Err() == nil && n.meetings.isNew(err.Error()) {
 		n.logger.Warn("stream of a peer ended", "error", err)
 	}
 }

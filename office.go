@@ -37,7 +37,7 @@ func (r *replica) refresh() {
 		r.failForwards(oldLead)
 	}
 	if lead != oldLead {
-		r.logger.Info("leader changed", "term", term, "leader", lead, "self", r.self)
+		r.logger.Info("leader changed", "term", term, "leader", r.nameOf(lead))
 	}
 	r.rerouteHeld()
 }

@@ -416,6 +416,7 @@ func (m *simMember) resume() {
 		return
 	}
 	m.stopped = false
+	m.s.oracle.goesOn(m)
 	late := m.late
 	m.late = nil
 	for _, do := range late {

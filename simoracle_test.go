@@ -96,6 +96,19 @@ func (o *simOracle) stops(m *simMember) {
 	}
 }
 
+// goesOn notes that a member runs again that was stopped: if nobody has taken its
+// place yet, it leads as if nothing had been.
+func (o *simOracle) goesOn(m *simMember) {
+	for term := range o.leaders {
+		if term > m.r.term {
+			return
+		}
+	}
+	if m.r.leads() {
+		delete(o.ended, m.r.term)
+	}
+}
+
 // applies looks at an entry that a member is about to apply.
 func (o *simOracle) applies(m *simMember, e *raftpb.Entry) {
 	entry := simEntry{e.GetTerm(), crc32.ChecksumIEEE(e.GetData())}

@@ -86,7 +86,9 @@ func (a *assembly) learn(now *roster) {
 }
 
 // news is who belongs to the cluster by a peer's word, when this member is there
-// and the word is newer than what it knows; otherwise nil.
+// and the word is newer than what it knows; otherwise nil. A word that leaves it open
+// where somebody is reached does not count: who believed it could not answer a leader
+// whose address stands in the log that only that leader can send.
 func (a *assembly) news(theirs *hello) *roster {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,7 +101,11 @@ func (a *assembly) news(theirs *hello) *roster {
 	}
 	told := rosterOf(&Identity{Members: theirs.Members, Joined: true, JoinedAt: theirs.MembersAt})
 	for i := range told.records {
-		told.records[i].address = theirs.Addresses[told.records[i].name]
+		m := &told.records[i]
+		m.address = theirs.Addresses[m.name]
+		if m.address == "" && m.node != 0 && !slices.Contains(a.hello.Initial, m.name) {
+			return nil
+		}
 	}
 	return told
 }

@@ -578,6 +578,8 @@ func TestNews(t *testing.T) {
 		"that leaves this member out":   func(h *hello) { delete(h.Members, "a") },
 		"that names our successor":      func(h *hello) { h.Members["a"] = MemberID{7, 7} },
 		"that empties our place":        func(h *hello) { h.Members["a"] = MemberID{} },
+		"that says nobody's address":    func(h *hello) { h.Addresses = nil },
+		"that lacks one's address":      func(h *hello) { h.Members["f"] = MemberID{6, 6} },
 	} {
 		h := newer()
 		spoil(h)

@@ -24,8 +24,8 @@ type hello struct {
 	// MembersAt is how far in the log Members reach: of two members that know
 	// each other differently, the one whose number is greater is right.
 	MembersAt uint64 `json:"members_at,string,omitempty"`
-	// Addresses are where the members are reached, told to one that is admitted or
-	// that may not know them all.
+	// Addresses are where the members are reached, told by who brings something, and
+	// to one that is admitted or may not know them all.
 	Addresses map[string]string `json:"addresses,omitempty"`
 
 	Target        string   `json:"target"`  // whom the dialer means to reach

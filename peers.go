@@ -22,8 +22,8 @@ func (n *Node) greet(ctx context.Context, name string, why errand) (PeerStream, 
 		return nil, hello{}, fmt.Errorf("dial %s: %w", name, err)
 	}
 	mine := n.assembly.greeting(name, why)
-	if why == sendsFrames {
-		mine.Addresses = n.addresses() // the peer may not know who this is
+	if why != asks {
+		mine.Addresses = n.addresses() // the peer may not know who belongs to the cluster
 	}
 	answer, err := exchange(ctx, stream, &mine)
 	if err == nil {

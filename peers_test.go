@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -140,6 +141,60 @@ func (b *besieged) sign(frame []byte) []byte {
 		return frame
 	}
 	return signed
+}
+
+// overheard is a network on which nobody answers, and what was said there first.
+type overheard struct {
+	nowhere
+	first chan []byte
+}
+
+func (o overheard) Dial(context.Context, string) (PeerStream, error) {
+	return &monologue{said: o.first}, nil
+}
+
+// monologue is a dialler's end of such a stream.
+type monologue struct{ said chan []byte }
+
+func (m *monologue) Recv() ([]byte, error) { return nil, io.EOF }
+func (m *monologue) Close() error          { return nil }
+func (m *monologue) Send(b []byte) error {
+	select {
+	case m.said <- slices.Clone(b):
+	default:
+	}
+	return nil
+}
+
+// Whoever brings something says where everybody is reached: the peer may hear of
+// some for the first time, and have to answer one of them before its log says more.
+func TestWhoBringsSomethingSaysAddresses(t *testing.T) {
+	network := overheard{first: make(chan []byte, 1)}
+	n, err := Open(Config{Name: "n1", InitialCluster: map[string]string{"n1": "here"}, Storage: NewMemoryStorage(), Transport: network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-n.Ready()
+	if err := n.AddMember(t.Context(), "n2", "there"); err != nil {
+		t.Fatal(err)
+	}
+	for _, why := range []errand{sendsFrames, sendsSnapshot} {
+		if _, _, err := n.greet(t.Context(), "n2", why); err == nil {
+			t.Fatal("nobody has answered")
+		}
+		h, err := decodeHello(<-network.first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[string]string{"n1": "here", "n2": "there"}; !maps.Equal(h.Addresses, want) {
+			t.Errorf("errand %d: the addresses are %v, want %v", why, h.Addresses, want)
+		}
+	}
 }
 
 // requireService checks that the member lives and grants.

@@ -115,9 +115,11 @@ func (l *simLink) greet() error {
 // meets is the exchange of hellos between two members that run.
 func (m *simMember) meets(b *simMember, why errand) (hello, error) {
 	mine := m.assembly.greeting(b.name, why)
+	mine.Addresses = m.addresses()
 	b.hear(&mine)
 	theirs := b.assembly.greeting(m.name, asks)
 	answer, judged := theirs.answer(&mine)
+	answer.Addresses = b.addresses()
 	if errors.Is(judged, ErrRemoved) || errors.Is(judged, ErrDiskLost) {
 		b.after(0, func() { b.end(judged) })
 	}
@@ -126,6 +128,15 @@ func (m *simMember) meets(b *simMember, why errand) (hello, error) {
 	}
 	m.hear(&answer)
 	return answer, nil
+}
+
+// addresses are those that the log has; the initial members need none here.
+func (m *simMember) addresses() map[string]string {
+	all := map[string]string{}
+	for _, r := range m.r.company().records {
+		all[r.name] = r.address
+	}
+	return all
 }
 
 // hear is Node.hear: the loop has taken the news when the hello goes on.

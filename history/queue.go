@@ -99,7 +99,7 @@ func (l *lock) stays(x *index) map[int]*stay {
 			}
 			s := &stay{
 				op: op, proof: look.op, from: x.ops[look.op].To, token: x.ops[op].Token,
-				until: x.keeps(op, look.op),
+				until: x.keeps(op),
 			}
 			if old := found[op]; old == nil || s.from < old.from {
 				found[op] = s
@@ -138,19 +138,18 @@ func (l *lock) lists(x *index) (lists []list) {
 // keeps is until when a call that a look shows in the queue has its place for
 // certain. A caller that is cut off comes back, and to the end of the queue if its
 // place is gone: because nobody claimed it, because the wait was over in the table,
-// or because its turn came, right after the look, and what it had won lapsed before
-// anybody heard of it.
-func (x *index) keeps(op, look int) time.Duration {
+// or because its turn came and what it had won lapsed before anybody heard of it.
+// The TTL counts from when its turn was proposed, which may be before the look.
+func (x *index) keeps(op int) time.Duration {
 	o := &x.ops[op]
 	d := x.bounds.Keeps
 	if o.Timeout > 0 {
 		d = min(d, o.Timeout)
 	}
-	until := o.From + atLeast(d)
 	if o.TTL > 0 {
-		until = min(until, x.ops[look].From+atLeast(o.TTL))
+		d = min(d, o.TTL)
 	}
-	return until
+	return o.From + atLeast(d)
 }
 
 // checkQueue holds that waiters are served by priority, then in order of arrival.
@@ -189,7 +188,7 @@ func (l *lock) checkList(x *index, shown list) {
 			continue
 		}
 		x.report.compared(QueueOrder)
-		if g := l.byToken[x.ops[call].Token]; g.token < x.ops[ahead].Token && g.exists < x.keeps(ahead, shown.op) {
+		if g := l.byToken[x.ops[call].Token]; g.token < x.ops[ahead].Token && g.exists < x.keeps(ahead) {
 			x.broken(QueueOrder, ahead, call, "operation %d shows the first ahead of the second in the queue of lock %q, and the second was served before it",
 				shown.op+1, l.name)
 		}

@@ -107,7 +107,7 @@ func (c *remote) conduct(ctx, life context.Context, x *exchange) *failure {
 		cut := limited.Err() != nil
 		if !cut && s.again(f) {
 			c.endpoints.hurry()
-			c.pause(limited, s.pause(x, f))
+			c.pause(limited, s.pause(x))
 			s.free = false
 			if limited.Err() == nil {
 				continue
@@ -197,7 +197,7 @@ func (c *remote) redirect(ctx context.Context, x *exchange, s *course, from *end
 		return nil
 	}
 	if s.redirects > 0 { // two members that point at each other
-		c.pause(ctx, s.policy.pause(s.redirects-1))
+		c.pause(ctx, s.bounded(x, s.policy.pause(s.redirects-1)))
 	}
 	s.redirects++
 	if c.metrics != nil && !x.quiet {
@@ -258,16 +258,22 @@ func (s *course) note(x *exchange, e *endpoint, f *failure) {
 	}
 }
 
-// pause is how long to wait after a pass that failed so; it counts the pass.
-func (s *course) pause(x *exchange, f *failure) time.Duration {
+// pause is how long to wait after a pass that failed; it counts the pass.
+func (s *course) pause(x *exchange) time.Duration {
 	n := &s.tries
 	if s.free {
 		n = &s.broken
 	}
 	d := s.policy.pause(*n)
 	*n++
-	if x.wait && (s.free || f.unknown()) {
-		d = min(d, claimWithin)
+	return s.bounded(x, d)
+}
+
+// bounded cuts a pause so that a place in a queue that an attempt may have is claimed
+// while it is kept, whatever became of those after it.
+func (s *course) bounded(x *exchange, d time.Duration) time.Duration {
+	if x.wait && s.unsure {
+		return min(d, claimWithin)
 	}
 	return d
 }

@@ -230,6 +230,31 @@ func TestPausesOfInterruptedWaits(t *testing.T) {
 	}
 }
 
+// An attempt that was lost may stand in the queue, whatever those after it say, and
+// however short it was.
+func TestPausesAfterALostAttempt(t *testing.T) {
+	slow := DefaultRetryPolicy()
+	slow.InitialBackoff, slow.MaxBackoff = 4*time.Second, time.Minute
+	lost := failed(pb.ErrorCode_UNAVAILABLE, outcomeUnknown, "the connection broke")
+	lost.sent = true
+	refused := failed(pb.ErrorCode_UNAVAILABLE, outcomeNotProposed, "connection refused")
+	for _, waits := range []bool{true, false} {
+		s, x := &course{policy: &slow, attempt: 1}, &exchange{wait: waits, took: settled / 2}
+		s.note(x, &endpoint{}, refused)
+		if d := s.pause(x); d <= claimWithin {
+			t.Errorf("waits %v: %v after an attempt that was not proposed", waits, d)
+		}
+		s.note(x, &endpoint{}, lost)
+		s.note(x, &endpoint{}, refused)
+		if d := s.pause(x); d <= claimWithin != waits {
+			t.Errorf("waits %v: %v after one that was lost and one that was refused", waits, d)
+		}
+		if d := s.bounded(x, time.Minute); d <= claimWithin != waits {
+			t.Errorf("waits %v: a redirect pauses for %v", waits, d)
+		}
+	}
+}
+
 // The cluster's own default is asked for first, and then what is left of it.
 func TestAWaitOfTheDefaultTakenUpAgain(t *testing.T) {
 	c := &remote{}

@@ -137,13 +137,13 @@ func detailOf(err error) *client.ErrorDetail {
 
 func (c inside) Acquire(ctx context.Context, req *client.AcquireRequest) (*client.AcquireResult, error) {
 	p := &passage{client: c.Client, op: "Acquire", waits: req != nil && req.Wait}
-	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.AcquireResult, error) {
-		if again && req != nil {
-			repeat := *req
-			repeat.Attempt = max(req.Attempt, 1) + 1
-			req = &repeat
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, repeats int) (*client.AcquireResult, error) {
+		if repeats == 0 || req == nil {
+			return cl.Acquire(ctx, req)
 		}
-		return cl.Acquire(ctx, req)
+		repeat := *req
+		repeat.Attempt = max(req.Attempt, 1) + int32(repeats)
+		return cl.Acquire(ctx, &repeat)
 	})
 	cancelled := err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), callctx.ErrConnectionLost)
 	if cancelled && c.remote == nil && req != nil && req.RequestID != "" {
@@ -159,10 +159,10 @@ func (c inside) Acquire(ctx context.Context, req *client.AcquireRequest) (*clien
 
 func (c inside) Release(ctx context.Context, req *client.ReleaseRequest) (*client.ReleaseResult, error) {
 	p := &passage{client: c.Client, op: "Release"}
-	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.ReleaseResult, error) {
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, repeats int) (*client.ReleaseResult, error) {
 		result, err := cl.Release(ctx, req)
 		over := errors.Is(err, client.ErrLockNotFound) || errors.Is(err, client.ErrNotLockOwner) || errors.Is(err, client.ErrVersionMismatch)
-		if again && over {
+		if repeats > 0 && over {
 			return &client.ReleaseResult{Released: true}, nil
 		}
 		return result, err
@@ -175,7 +175,7 @@ func (c inside) Release(ctx context.Context, req *client.ReleaseRequest) (*clien
 
 func (c inside) Renew(ctx context.Context, req *client.RenewRequest) (*client.RenewResult, error) {
 	p := &passage{client: c.Client, op: "Renew"}
-	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.RenewResult, error) {
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ int) (*client.RenewResult, error) {
 		return cl.Renew(ctx, req)
 	})
 	if result == nil {
@@ -187,7 +187,7 @@ func (c inside) Renew(ctx context.Context, req *client.RenewRequest) (*client.Re
 
 func (c inside) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest) (*client.LockInfo, error) {
 	p := &passage{client: c.Client, op: "GetLockInfo", reads: true}
-	info, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.LockInfo, error) {
+	info, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ int) (*client.LockInfo, error) {
 		return cl.GetLockInfo(ctx, req)
 	})
 	if info != nil {
@@ -198,7 +198,7 @@ func (c inside) GetLockInfo(ctx context.Context, req *client.GetLockInfoRequest)
 
 func (c inside) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*client.GetLocksResult, error) {
 	p := &passage{client: c.Client, op: "GetLocks", reads: true}
-	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.GetLocksResult, error) {
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ int) (*client.GetLocksResult, error) {
 		return cl.GetLocks(ctx, req)
 	})
 	if result == nil {
@@ -212,9 +212,9 @@ func (c inside) GetLocks(ctx context.Context, req *client.GetLocksRequest) (*cli
 
 func (c inside) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequest) (*client.EnqueueResult, error) {
 	p := &passage{client: c.Client, op: "EnqueueWaiter"}
-	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.EnqueueResult, error) {
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, repeats int) (*client.EnqueueResult, error) {
 		result, err := cl.EnqueueWaiter(ctx, req)
-		if again && errors.Is(err, client.ErrLockHeld) && result.Error.Details["owner_id"] == req.ClientID {
+		if repeats > 0 && errors.Is(err, client.ErrLockHeld) && result.Error.Details["owner_id"] == req.ClientID {
 			return &client.EnqueueResult{Enqueued: true}, nil
 		}
 		return result, err
@@ -227,9 +227,9 @@ func (c inside) EnqueueWaiter(ctx context.Context, req *client.EnqueueWaiterRequ
 
 func (c inside) CancelWait(ctx context.Context, req *client.CancelWaitRequest) (*client.CancelWaitResult, error) {
 	p := &passage{client: c.Client, op: "CancelWait"}
-	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, again bool) (*client.CancelWaitResult, error) {
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, repeats int) (*client.CancelWaitResult, error) {
 		result, err := cl.CancelWait(ctx, req)
-		if again && errors.Is(err, client.ErrNotWaiting) {
+		if repeats > 0 && errors.Is(err, client.ErrNotWaiting) {
 			return &client.CancelWaitResult{Cancelled: true}, nil
 		}
 		return result, err
@@ -242,21 +242,21 @@ func (c inside) CancelWait(ctx context.Context, req *client.CancelWaitRequest) (
 
 func (c *Client) GetBackoffAdvice(ctx context.Context, req *client.BackoffAdviceRequest) (*client.BackoffAdvice, error) {
 	p := &passage{client: c, op: "GetBackoffAdvice", reads: true}
-	return goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.BackoffAdvice, error) {
+	return goes(ctx, p, func(ctx context.Context, cl client.Client, _ int) (*client.BackoffAdvice, error) {
 		return cl.GetBackoffAdvice(ctx, req)
 	})
 }
 
 func (c *Client) GetStatus(ctx context.Context, req *client.GetStatusRequest) (*client.ClusterStatus, error) {
 	p := &passage{client: c, op: "GetStatus", reads: true}
-	return goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.ClusterStatus, error) {
+	return goes(ctx, p, func(ctx context.Context, cl client.Client, _ int) (*client.ClusterStatus, error) {
 		return cl.GetStatus(ctx, req)
 	})
 }
 
 func (c *Client) Health(ctx context.Context, req *client.HealthRequest) (*client.HealthStatus, error) {
 	p := &passage{client: c, op: "Health", reads: true}
-	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ bool) (*client.HealthStatus, error) {
+	result, err := goes(ctx, p, func(ctx context.Context, cl client.Client, _ int) (*client.HealthStatus, error) {
 		return cl.Health(ctx, req)
 	})
 	if result == nil {

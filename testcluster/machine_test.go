@@ -3,6 +3,7 @@ package testcluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,6 +124,72 @@ func TestPausesEndWithTheTest(t *testing.T) {
 			_, _ = cl.Release(context.Background(), &client.ReleaseRequest{LockID: "a", ClientID: "me", Version: 1})
 		}()
 		synctest.Wait() // it is in the pause before its next attempt
+	})
+}
+
+// An attempt whose line broke may still be about to begin when the next one does: they
+// share nothing (under the race detector), and each is numbered.
+func TestAttemptsOfOneCallSideBySide(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, c *testcluster.Cluster) {
+		hold(t, c.Client(), "a", "other")
+		quick := client.DefaultRetryPolicy()
+		quick.InitialBackoff, quick.MaxBackoff = time.Microsecond, time.Microsecond
+		for i := range 100 {
+			cl := c.ClientOn(0)
+			cl.SetRetryPolicy(quick)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() {
+				_, err := cl.Acquire(ctx, &client.AcquireRequest{LockID: "a", ClientID: "me", RequestID: fmt.Sprint(i), Wait: true})
+				ended <- err
+			}()
+			for range 3 {
+				yield(i % 10)
+				cl.Cut()
+				cl.Mend()
+				time.Sleep(time.Microsecond)
+			}
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// A place in a queue is kept for 2 s: a slow policy does not lose it in process
+// either.
+func TestSlowPolicyClaimsThePlaceInTime(t *testing.T) {
+	eachMachine(t, func(t *testing.T, c *testcluster.Cluster, cl, other *testcluster.Client) {
+		slow := client.DefaultRetryPolicy()
+		slow.InitialBackoff, slow.MaxBackoff = 5*time.Second, 5*time.Second
+		cl.SetRetryPolicy(slow)
+		held := hold(t, other, "a", "other")
+		won := make(chan *client.Lock, 1)
+		go func() {
+			res, err := cl.Acquire(t.Context(), &client.AcquireRequest{LockID: "a", ClientID: "first", TTL: longTTL, Wait: true})
+			if err != nil {
+				t.Error(err)
+			}
+			won <- res.Lock
+		}()
+		time.Sleep(time.Second)
+		later := make(chan *client.Lock, 1)
+		go func() {
+			later <- take(t, other, &client.AcquireRequest{LockID: "a", ClientID: "later", TTL: longTTL, Wait: true})
+		}()
+		time.Sleep(time.Second)
+		cl.Cut()
+		cl.Mend()
+		time.Sleep(3 * time.Second)
+		give(t, other, held)
+		select {
+		case first := <-won:
+			give(t, other, first)
+			<-later
+		case <-later:
+			t.Fatal("who came later was served first")
+		}
 	})
 }
 

@@ -21,6 +21,9 @@ const (
 	// settled is how long an attempt to wait must have lasted to have stood in a queue for
 	// certain: that it is interrupted is then no failed attempt.
 	settled = 100 * time.Millisecond
+	// claimWithin bounds the pause after an attempt that may stand in a queue, whose
+	// place is kept for 2 s.
+	claimWithin = time.Second
 )
 
 // passage is one call on its way from the client's machine to a member and back,
@@ -31,10 +34,11 @@ type passage struct {
 	waits  bool // in a queue
 	reads  bool // it changes nothing
 
-	begun  time.Time // by the machine's clock
-	last   time.Time // when the last attempt began
-	tries  int       // attempts that failed
-	unsure bool      // one of them may have been applied
+	begun   time.Time // by the machine's clock
+	last    time.Time // when the last attempt began
+	tries   int       // attempts that failed
+	unsure  bool      // one of them may have been applied
+	repeats int       // of one that may have been
 }
 
 // lost is how a line failed an attempt.
@@ -51,8 +55,11 @@ type answer[T any] struct {
 }
 
 // goes makes the call until it is answered, ctx ends, or the retry policy
-// allows no more attempts. It goes on at another member when one is crashed.
-func goes[T any](ctx context.Context, p *passage, call func(ctx context.Context, cl client.Client, again bool) (T, error)) (result T, err error) {
+// allows no more attempts. It goes on at another member when one is crashed. call is
+// told how many attempts there were that may have been applied or repeated one that
+// may have been; it runs on a goroutine of its own, beside the next one if its answer
+// is lost.
+func goes[T any](ctx context.Context, p *passage, call func(ctx context.Context, cl client.Client, repeats int) (T, error)) (result T, err error) {
 	m := p.client.machine
 	m.stand()
 	defer m.stand()
@@ -60,7 +67,7 @@ func goes[T any](ctx context.Context, p *passage, call func(ctx context.Context,
 		return result, p.fail(errOver)
 	}
 	if p.client.remote != nil {
-		return call(ctx, p.client.remote, false)
+		return call(ctx, p.client.remote, 0)
 	}
 	p.begun = m.warp.Clock().Now()
 	for {
@@ -69,10 +76,14 @@ func goes[T any](ctx context.Context, p *passage, call func(ctx context.Context,
 			return result, p.fail(err)
 		}
 		if p.client.isClosed() {
-			return call(ctx, local, false)
+			return call(ctx, local, 0)
 		}
 		p.last = m.warp.Clock().Now()
-		a := carry(ctx, p.client, func(ctx context.Context) (T, error) { return call(ctx, local, p.unsure) })
+		if p.unsure {
+			p.repeats++
+		}
+		repeats := p.repeats
+		a := carry(ctx, p.client, func(ctx context.Context) (T, error) { return call(ctx, local, repeats) })
 		switch {
 		case a.lost != nil:
 			if again := p.note(ctx, a.lost); again {
@@ -183,7 +194,7 @@ func (p *passage) note(ctx context.Context, l *lost) bool {
 	if !p.waits && now.Sub(p.begun) >= requestTimeout {
 		return false
 	}
-	timer := own.NewTimer(pauseAfter(&policy, p.tries))
+	timer := own.NewTimer(p.pause(&policy))
 	defer timer.Stop()
 	p.tries++
 	select {
@@ -195,14 +206,18 @@ func (p *passage) note(ctx context.Context, l *lost) bool {
 	return false
 }
 
-// pauseAfter is the pause before the repeat after tries repeats. It has no jitter:
-// a test shall take the same course each time.
-func pauseAfter(p *client.RetryPolicy, tries int) time.Duration {
-	pause := float64(p.InitialBackoff)
-	for range tries {
-		pause *= p.BackoffMultiplier
+// pause is how long the policy wants to wait before the next attempt. It has no
+// jitter: a test shall take the same course each time.
+func (p *passage) pause(policy *client.RetryPolicy) time.Duration {
+	pause := float64(policy.InitialBackoff)
+	for range p.tries {
+		pause *= policy.BackoffMultiplier
 	}
-	return time.Duration(min(pause, float64(p.MaxBackoff)))
+	pause = min(pause, float64(policy.MaxBackoff))
+	if p.waits && p.unsure {
+		pause = min(pause, float64(claimWithin))
+	}
+	return time.Duration(pause)
 }
 
 // unlessUnsure is the error of the last attempt: that this one was not proposed says

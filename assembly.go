@@ -243,7 +243,11 @@ func (a *assembly) round(ctx context.Context, ask func(context.Context, string) 
 	met := map[string]hello{}
 	missing, vacant := false, false
 	var lost error
-	for _, name := range a.hello.Initial {
+	names := a.hello.Initial
+	if mine.Members != nil {
+		names = memberNames(mine.Members) // not those who have a place, and may never come
+	}
+	for _, name := range names {
 		if name == mine.Name {
 			continue
 		}

@@ -398,7 +398,7 @@ func TestJudgeAnotherCluster(t *testing.T) {
 		"one that the founder has a place for":    {at("a", split, 5, 2, map[string]MemberID{"a": {5, 5}, "b": {}}), peer, true},
 		"one that was made of three":              {founder, at("b", grown, 2, 1, three), false},
 		"one that does not know me":               {founder, at("b", grown, 2, 4, map[string]MemberID{"b": {2, 2}, "c": {3, 3}}), false},
-		"one that has a place for me":             {founder, at("b", grown, 2, 4, map[string]MemberID{"a": {}, "b": {2, 2}}), false},
+		"one that has emptied my place for me":    {founder, at("b", grown, 2, 4, map[string]MemberID{"a": {}, "b": {2, 2}}), true},
 		"one that knows this very directory":      {founder, at("b", grown, 2, 4, map[string]MemberID{"a": {5, 5}, "b": {2, 2}}), false},
 		"one that meets me with others":           {at("a", split, 5, 4, map[string]MemberID{"a": {5, 5}, "d": {6, 6}}), peer, false},
 		"one that meets me, who is the last left": {joined, peer, false},
@@ -517,6 +517,32 @@ func TestJoinNowhere(t *testing.T) {
 	})
 	if !errors.Is(err, ErrDiskLost) || asked != 2 {
 		t.Errorf("%v, %d asked", err, asked)
+	}
+}
+
+// A founder that is started again with a place in its configuration for one who has not
+// come asks nobody: that one may never come.
+func TestFounderWithAnEmptyPlaceStarts(t *testing.T) {
+	cfg := Config{Name: "a", InitialCluster: map[string]string{"a": "x", "b": "y"}, Storage: NewMemoryStorage()}
+	cfg.setDefaults()
+	if _, err := cfg.Storage.Load(); err != nil {
+		t.Fatal(err)
+	}
+	id, err := identityFor(&cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.ClusterID, id.Members = 9, map[string]MemberID{"a": {id.Incarnation, id.Incarnation}}
+	if err := cfg.Storage.Bootstrap(id); err != nil {
+		t.Fatal(err)
+	}
+	founder := newAssembly(&cfg, id)
+	err = founder.round(t.Context(), func(_ context.Context, name string) (hello, error) {
+		t.Errorf("it asks %s", name)
+		return hello{}, errors.New("not up")
+	})
+	if err != nil || !founder.identity().Started {
+		t.Errorf("%v, it is %+v", err, founder.identity())
 	}
 }
 

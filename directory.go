@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,8 @@ type directory struct {
 	roster *roster
 	byName map[string]*outbox // the peers of the roster that have come
 	byNode map[uint64]*outbox // these, and for the rest of a turn those that have gone
+	// vacant are the places that wait, each with what ends the knocking there.
+	vacant map[string]context.CancelFunc
 }
 
 // nameOf is a node's name, "" when it has none.
@@ -51,12 +54,12 @@ func (n *Node) hear(theirs *hello) {
 	}
 }
 
-// enroll makes the directory of a roster and starts the outboxes of the peers
-// that are new in it. It returns those of peers that are gone, which still take
+// enroll makes the directory of a roster, starts the outboxes of the peers that are
+// new in it, and has its empty places knocked at. It returns those of peers that are gone, which still take
 // what this turn has for them; dismiss ends them.
 func (n *Node) enroll(now *roster, self uint64) (gone []*outbox) {
 	old := n.directory.Load()
-	next := &directory{roster: now, byName: map[string]*outbox{}, byNode: map[uint64]*outbox{}}
+	next := &directory{roster: now, byName: map[string]*outbox{}, byNode: map[uint64]*outbox{}, vacant: n.knocks(old.vacant, now)}
 	maps.Copy(next.byNode, old.byNode)
 	for i := range now.records {
 		m := &now.records[i]

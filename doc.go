@@ -118,6 +118,7 @@
 //	frame.go           what goes over it: raft's messages and forwarded calls
 //	outbox.go          the way to one peer: batches, drops, reports
 //	peers.go           meeting a peer: greeting, being greeted, receiving
+//	knock.go           telling who comes to an empty place, and does not ask
 //	repetition.go      what the log does not say again when meetings fail
 //	directory.go       the ways to all peers, as members come and go
 //	format.go          versions of what is written: all members must read it

@@ -132,11 +132,11 @@ func (h *hello) judgeMembers(theirs *hello) error {
 func (h *hello) judgeForeign(theirs *hello) error {
 	switch {
 	case h.isSplitFrom(theirs):
-		return fmt.Errorf("%w: %s is of a cluster %q (id %x) that knows member %q with another data directory, and this one has made "+
+		return fmt.Errorf("%w: %s is of a cluster %q (id %x) that knows member %q, and not with this data directory, which has made "+
 			"a cluster of its own (id %x); with all present members in InitialCluster, %s; if the two have nothing to do with each other, "+
 			"give them other cluster names", errSplit, theirs.Name, h.ClusterName, theirs.ClusterID, h.Name, h.ClusterID, diskLostRemedy(h.Name))
 	case theirs.isSplitFrom(h):
-		return fmt.Errorf("%w: member %q has another data directory than this cluster knows, and has made a cluster of its own (id %x)",
+		return fmt.Errorf("%w: the data directory of member %q is not the one that this cluster knows, and has made a cluster of its own (id %x)",
 			errDiskLostThere, theirs.Name, theirs.ClusterID)
 	}
 	return refused("%s belongs to another cluster %q (id %x) than this member (id %x)",
@@ -145,16 +145,17 @@ func (h *hello) judgeForeign(theirs *hello) error {
 
 // isSplitFrom reports whether h looks like the founder of other's cluster that has lost
 // its disk since that has grown, and has founded it again: alone, as the only member
-// that its configuration names. Who has others, has joined them, or is known to a
-// cluster that never grew, is nobody's lost founder, whatever hello reaches it.
+// that its configuration names. Its place there may have been emptied for it. Who has
+// others, has joined them, or is known to a cluster that never grew, is nobody's lost
+// founder, whatever hello reaches it.
 func (h *hello) isSplitFrom(other *hello) bool {
 	for name, m := range h.Members {
 		if name != h.Name && m.Incarnation != 0 {
 			return false
 		}
 	}
-	was := other.Members[h.Name].Incarnation
-	return !h.Joined && other.MembersAt > firstIndex && was != 0 && was != h.Incarnation
+	was, known := other.Members[h.Name]
+	return !h.Joined && other.MembersAt > firstIndex && known && was.Incarnation != h.Incarnation
 }
 
 // judgeUs looks at what a peer knows of this member.

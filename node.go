@@ -29,6 +29,8 @@ import (
 //	            is sent to
 //	outbox      1 per peer, +2   the loop's end, or the peer's   main
 //	            while it is up   removal
+//	knock       1 per place      the loop's end, or the coming   main
+//	            that is empty    of its member
 //	receiver    1 per stream     its stream's end                Transport.Close
 //	            of a peer
 //	withdrawal  1 per call given its answer, or the node's end   main
@@ -51,7 +53,7 @@ type Node struct {
 
 	ctx    context.Context // ends when the node is to end; its cause says why
 	cancel context.CancelCauseFunc
-	work   sync.WaitGroup // appender, snapshots, outboxes, withdrawals
+	work   sync.WaitGroup // appender, snapshots, outboxes, knocks, withdrawals
 
 	incoming incoming   // the snapshot that is coming
 	meetings repetition // what the log says of those that fail

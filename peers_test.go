@@ -143,33 +143,34 @@ func (b *besieged) sign(frame []byte) []byte {
 	return signed
 }
 
-// overheard is a network on which nobody answers, and what was said there first.
+// overheard is a network on which nobody answers, and what was said there by those who
+// bring something.
 type overheard struct {
 	nowhere
-	first chan []byte
+	said chan hello
 }
 
 func (o overheard) Dial(context.Context, string) (PeerStream, error) {
-	return &monologue{said: o.first}, nil
+	return &monologue{said: o.said}, nil
 }
 
 // monologue is a dialler's end of such a stream.
-type monologue struct{ said chan []byte }
+type monologue struct{ said chan hello }
 
 func (m *monologue) Recv() ([]byte, error) { return nil, io.EOF }
 func (m *monologue) Close() error          { return nil }
 func (m *monologue) Send(b []byte) error {
-	select {
-	case m.said <- slices.Clone(b):
-	default:
+	h, err := decodeHello(b)
+	if err == nil && h.brings() {
+		m.said <- h
 	}
-	return nil
+	return err
 }
 
 // Whoever brings something says where everybody is reached: the peer may hear of
 // some for the first time, and have to answer one of them before its log says more.
 func TestWhoBringsSomethingSaysAddresses(t *testing.T) {
-	network := overheard{first: make(chan []byte, 1)}
+	network := overheard{said: make(chan hello, 1)}
 	n, err := Open(Config{Name: "n1", InitialCluster: map[string]string{"n1": "here"}, Storage: NewMemoryStorage(), Transport: network})
 	if err != nil {
 		t.Fatal(err)
@@ -187,10 +188,7 @@ func TestWhoBringsSomethingSaysAddresses(t *testing.T) {
 		if _, _, err := n.greet(t.Context(), "n2", why); err == nil {
 			t.Fatal("nobody has answered")
 		}
-		h, err := decodeHello(<-network.first)
-		if err != nil {
-			t.Fatal(err)
-		}
+		h := <-network.said
 		if want := map[string]string{"n1": "here", "n2": "there"}; !maps.Equal(h.Addresses, want) {
 			t.Errorf("errand %d: the addresses are %v, want %v", why, h.Addresses, want)
 		}

@@ -72,6 +72,33 @@ func TestWipedFounderOfAGrownCluster(t *testing.T) {
 	})
 }
 
+// The same when its place was emptied for it before it is started: then the others have
+// nobody to dial, and it asks nobody.
+func TestWipedFounderWhoseReplacementWasFirst(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, c *testcluster.Cluster) {
+		for range 2 {
+			<-c.Node(c.Add()).Ready()
+		}
+		votes(t, c, 3)
+		held := hold(t, c.ClientOn(1), "lock", "owner")
+		c.LoseDisk(0)
+		if err := c.Node(c.Leader()).ReplaceMember(limit(t, time.Minute), name(0)); err != nil {
+			t.Fatal(err)
+		}
+		c.RestartAlone(0)
+		if err := over(t, c.Node(0)); !errors.Is(err, raftlock.ErrDiskLost) {
+			t.Fatalf("the founder has ended with %v", err)
+		}
+		c.LoseDisk(0)
+		c.Restart(0)
+		<-c.Node(0).Ready()
+		votes(t, c, 3)
+		if info := look(t, c.ClientOn(0), "lock"); info.Version != held.Version {
+			t.Errorf("the founder, replaced, shows %+v", info)
+		}
+	})
+}
+
 // A founder that is started again, alone, and that nobody says any more to be a second
 // one, serves after a while: so it was a mistake of another cluster.
 func TestFounderThatIsNotDoubtedAnyMore(t *testing.T) {

@@ -398,6 +398,9 @@ func (m *simMember) crash(torn bool) {
 		m.s.oracle.stops(m)
 		m.alive, m.stopped = false, false
 		m.s.breakLinks(m)
+		if m.coming != nil {
+			m.coming.end(errors.New("the peer has died"))
+		}
 		for _, c := range m.open {
 			c.lost()
 		}

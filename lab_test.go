@@ -38,6 +38,7 @@ type labNode struct {
 	calls   []labForward
 	appends []*raftpb.Message
 	written uint64 // append messages that are durable
+	life    uint64 // counts the starts that are to be told apart
 
 	cut      bool // nothing from or to it arrives
 	deaf     bool // nothing arrives
@@ -88,7 +89,7 @@ func (l *lab) boot(n *labNode) {
 	l.t.Helper()
 	n.limits.setDefaults()
 	r, err := newReplica(replicaConfig{
-		self: n.id, smallest: n.id == 1, log: n.log, seed: 1000 * n.id, snapshots: labSnapshots(),
+		self: n.id, smallest: n.id == 1, log: n.log, seed: 1000*n.id + n.life<<32, snapshots: labSnapshots(),
 		electionTicks: labElectionTicks, tick: labTick, requestTimeout: 30 * time.Second,
 		limits: &n.limits, logger: slog.New(slog.DiscardHandler), newest: n.newest(),
 		roster: n.roster(),

@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -180,4 +181,28 @@ func TestOffersDoNotHoldUpTheEnd(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A member that has taken a snapshot in has its members, for the log and to raft: its
+// own next snapshot says who votes.
+func TestInstalledSnapshotBringsItsMembers(t *testing.T) {
+	l := newLab(t, 3)
+	n := l.leader()
+	state := snapshotOf(sampleTable())
+	if err := n.log.ApplySnapshot(&raftpb.Snapshot{Metadata: metaOf(&state.header)}); err != nil {
+		t.Fatal(err)
+	}
+	_, table, err := loadSnapshot(bytes.NewReader(snapshotBytes(t, state)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.r.begin(l.now)
+	n.r.adopt(&loaded{header: &state.header, table: table})
+	next, err := n.r.freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprintf("%+v %+v", next.header.conf, next.header.members), fmt.Sprintf("%+v %+v", state.header.conf, state.header.members); got != want {
+		t.Errorf("the next snapshot has the members\n%s, want\n%s", got, want)
+	}
 }

@@ -344,6 +344,20 @@ func (c *Cluster) Crash(i int) {
 	}
 }
 
+// checkEnd fails the test if a member ends by itself and nothing explains it that
+// the test has done: a panic, above all, is recovered into Err.
+func (c *Cluster) checkEnd(name string, n *raftlock.Node, lost bool) {
+	c.tb.Helper()
+	if err := n.Err(); err != nil && !explained(err, lost) { // it may be unable to let go of its disk, and never be done
+		c.tb.Errorf("testcluster: member %s has ended by itself: %v", name, err)
+	}
+}
+
+// explained reports whether FailDisk, LoseDisk or RemoveMember ends members so.
+func explained(err error, lost bool) bool {
+	return errors.Is(err, errDiskFails) || errors.Is(err, raftlock.ErrRemoved) || lost && errors.Is(err, raftlock.ErrDiskLost)
+}
+
 // crash stops a member; take leaves its disk as it will find it.
 func (c *Cluster) crash(i int, take func(*faultyDisk) *raftlock.MemoryStorage) bool {
 	m := c.roll.list()[i]
@@ -351,6 +365,7 @@ func (c *Cluster) crash(i int, take func(*faultyDisk) *raftlock.MemoryStorage) b
 	node, transport := m.mu.node, m.mu.transport
 	m.mu.node = nil
 	if node != nil {
+		c.checkEnd(m.name, node, m.mu.lost)
 		m.mu.removed = endedWith(node, raftlock.ErrRemoved)
 		m.mu.disk = take(m.mu.hold) // from now on the old member writes nothing
 		m.mu.hold.pull()            // and sends nothing
@@ -530,7 +545,7 @@ func (c *Cluster) hasGone(i int, n *raftlock.Node) bool {
 	m.mu.Lock()
 	lost := m.mu.lost
 	m.mu.Unlock()
-	return endedWith(n, errDiskFails) || endedWith(n, raftlock.ErrRemoved) || lost && endedWith(n, raftlock.ErrDiskLost)
+	return hasEnded(n) && explained(n.Err(), lost)
 }
 
 // hashes reads the running members' hashes and whether they are of one index.

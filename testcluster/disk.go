@@ -20,7 +20,7 @@ type faults struct {
 	mu struct {
 		sync.Mutex
 		mended        chan struct{} // nil while the disk answers; closed when it does again
-		fails         bool
+		fails         error         // what the disk says
 		delay, jitter time.Duration
 		dice          *rand.Rand // of the delays, and of what a power cut leaves
 	}
@@ -35,10 +35,10 @@ func (f *faults) hang() {
 	}
 }
 
-func (f *faults) fail() {
+func (f *faults) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.fails = true
+	f.mu.fails = err
 }
 
 func (f *faults) slow(delay, jitter time.Duration) {
@@ -50,7 +50,7 @@ func (f *faults) slow(delay, jitter time.Duration) {
 func (f *faults) mend() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.fails = false
+	f.mu.fails = nil
 	f.mu.delay, f.mu.jitter = 0, 0
 	if f.mu.mended != nil {
 		close(f.mu.mended)
@@ -98,10 +98,7 @@ func (f *faults) meet(gone <-chan struct{}) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.mu.fails {
-		return errDiskFails
-	}
-	return nil
+	return f.mu.fails
 }
 
 // faultyDisk is one member's hold of its disk, until it is crashed or closed.
@@ -206,7 +203,7 @@ func (c *Cluster) FailDisk(i int) {
 	if !c.isAlive("FailDisk") {
 		return
 	}
-	c.roll.list()[i].faults.fail()
+	c.roll.list()[i].faults.fail(errDiskFails)
 }
 
 // MendDisk ends what HangDisk, FailDisk and DelayDisk did. The end of the test does the

@@ -39,6 +39,14 @@ func (c *Cluster) KeepDisk(i int) (putBack func()) {
 	}
 }
 
+// FailDiskWith is FailDisk with an error that the faults do not explain.
+func (c *Cluster) FailDiskWith(i int, err error) {
+	if !c.isAlive("FailDiskWith") {
+		return
+	}
+	c.roll.list()[i].faults.fail(err)
+}
+
 // RestartAlone is Restart of a member that LoseDisk has taken the disk of, and whose
 // configuration names nobody else.
 func (c *Cluster) RestartAlone(i int) {

@@ -305,3 +305,27 @@ func TestMistake(t *testing.T) {
 		})
 	}
 }
+
+// A member that ends by itself, as one does that panics, is not taken for one of the
+// test's own crashes, whatever the test does with it afterwards.
+func TestEndThatNothingExplains(t *testing.T) {
+	for name, then := range map[string]func(c *testcluster.Cluster, i int){
+		"at the end":     func(*testcluster.Cluster, int) {},
+		"when restarted": func(c *testcluster.Cluster, i int) { c.MendDisk(i); c.Restart(i) },
+		"when crashed":   func(c *testcluster.Cluster, i int) { c.Crash(i) },
+		"when disk lost": func(c *testcluster.Cluster, i int) { c.LoseDisk(i) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := &recorder{TB: t}
+			c := testcluster.New(r, 3)
+			i := c.Leader()
+			c.FailDiskWith(i, errors.New("nobody has heard of this"))
+			hold(t, c.ClientOn((i+1)%3), "lock", "owner")
+			<-c.Node(i).Done()
+			then(c, i)
+			r.end()
+			t.Log(name)
+			r.wants(t, true, "member", "has ended by itself", "nobody has heard of this")
+		})
+	}
+}

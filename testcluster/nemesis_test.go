@@ -196,11 +196,15 @@ func (n *nemesis) resume(i int) {
 }
 
 // restart starts a member that is down or has ended, on a disk that is whole. One
-// whose own log says that it was removed cannot be started.
+// whose own log says that it was removed cannot be started. The cluster looks at what
+// ended it; who was removed, or has lost a disk, it does not know.
 func (n *nemesis) restart(i int) bool {
 	r := n.c.Running(i)
 	if i == n.leaving || r != nil && !isOver(r) {
 		return false
+	}
+	if r != nil && (errors.Is(r.Err(), raftlock.ErrRemoved) || n.joined[i] && errors.Is(r.Err(), raftlock.ErrDiskLost)) && !slices.Contains(n.gone, i) {
+		n.lab.t.Errorf("member %s has ended by itself, at %v: %v", memberName(i), time.Since(n.lab.begun), r.Err())
 	}
 	n.c.MendDisk(i)
 	n.c.Restart(i)

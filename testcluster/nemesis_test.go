@@ -68,7 +68,7 @@ func plagues() []fault {
 		{"pause", (*nemesis).pause},
 		{"isolation", done(func(n *nemesis) { n.c.Isolate(n.member()) })},
 		{"partition", done((*nemesis).partition)},
-		{"cut link", done(func(n *nemesis) { n.c.Cut(n.member(), n.member()) })},
+		{"cut link", done((*nemesis).cutLink)},
 		{"delay", done(func(n *nemesis) { n.c.Delay(testcluster.Everyone, n.member(), n.short(), n.short()) })},
 		{"drop", done(func(n *nemesis) { n.c.Drop(n.member(), testcluster.Everyone, 0.02) })},
 		{"duplicate", done(func(n *nemesis) { n.c.Duplicate(n.member(), testcluster.Everyone, 0.02) })},
@@ -238,6 +238,11 @@ func (n *nemesis) restartAll() {
 	}
 }
 
+func (n *nemesis) cutLink() {
+	ends := n.dice.Perm(len(n.members))
+	n.c.Cut(n.members[ends[0]], n.members[ends[1]])
+}
+
 func (n *nemesis) partition() {
 	order := n.dice.Perm(len(n.members))
 	var one, other []int
@@ -264,7 +269,7 @@ func (n *nemesis) vanish() {
 	for i := range 2 { // a worker is not for two at a time
 		own := rand.New(rand.NewPCG(n.lab.seed, 200+2*uint64(len(n.cut))+uint64(i)))
 		w := &worker{lab: n.lab, name: fmt.Sprintf("%s.%d", d.name, i), desk: d, dice: own}
-		n.lab.work.Go(w.wait)
+		n.lab.work.Go(func() { w.wait() })
 	}
 	n.cut = append(n.cut, d)
 	time.Sleep(time.Duration(n.dice.Int64N(int64(50 * time.Millisecond))))
@@ -283,10 +288,11 @@ func (n *nemesis) release() {
 	}
 }
 
-// relent ends all of it, and waits until the members are what they shall be.
-func (n *nemesis) relent() {
+// relent ends all of it, and waits until the members are what they shall be. It
+// returns by when everything must work again.
+func (n *nemesis) relent() (limit time.Time) {
 	n.peace()
-	limit := time.Now().Add(simRecovers)
+	limit = time.Now().Add(simRecovers)
 	for {
 		n.follow()
 		for _, i := range n.members {
@@ -297,7 +303,7 @@ func (n *nemesis) relent() {
 			for _, i := range n.members {
 				n.joined[i] = true
 			}
-			return
+			return limit
 		}
 		if time.Now().After(limit) {
 			n.lab.t.Fatalf("without faults the members are not what they shall be within %v: %v", simRecovers, n.members)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/raftlock/raftlock"
 	"github.com/raftlock/raftlock/client"
+	"github.com/raftlock/raftlock/fence"
 	"github.com/raftlock/raftlock/history"
 	"github.com/raftlock/raftlock/testcluster"
 )
@@ -99,7 +100,7 @@ func (s simulation) goesOn(done int, after time.Duration) bool {
 }
 
 // simRecovers is how long after the last fault every member must serve reads and
-// every client be granted a lock, in virtual time: an election, a snapshot's way, and
+// its own process, and every client be granted a lock, in virtual time: an election, a snapshot's way, and
 // what a client waits for a line that is cut (5 s) before it makes another.
 const simRecovers = 10 * time.Second
 
@@ -125,6 +126,7 @@ type lab struct {
 	seed    uint64
 	begun   time.Time
 	record  *history.Recorder
+	guard   fence.Guard // of what the locks protect
 	holders *holders
 	desks   []*desk
 	nemesis *nemesis
@@ -163,8 +165,7 @@ func (l *lab) run() {
 	}
 	l.work.Go(l.observe)
 	l.nemesis.rage()
-	l.nemesis.relent()
-	l.recover()
+	l.recover(l.nemesis.relent())
 	l.cancel()
 	l.nemesis.release()
 	l.work.Wait()
@@ -192,14 +193,14 @@ func (l *lab) lock(i int) string {
 	return fmt.Sprintf("lock%d-%d", i, time.Since(l.begun)/(4*time.Second))
 }
 
-// recover fails the test unless everything works again by simRecovers.
-func (l *lab) recover() {
-	ctx, cancel := context.WithTimeout(l.ctx, simRecovers)
+// recover fails the test unless everything works again by then.
+func (l *lab) recover(limit time.Time) {
+	ctx, cancel := context.WithDeadline(l.ctx, limit)
 	defer cancel()
 	var work sync.WaitGroup
 	for _, i := range l.nemesis.members {
 		work.Go(func() {
-			if err := l.reads(ctx, i); err != nil {
+			if err := l.serves(ctx, i); err != nil {
 				l.t.Errorf("member n%d does not serve within %v of the last fault: %v", i+1, simRecovers, err)
 			}
 		})
@@ -235,18 +236,34 @@ func (l *lab) ends(ctx context.Context, i int) error {
 	}
 }
 
-// reads tries until a member serves a read.
-func (l *lab) reads(ctx context.Context, i int) error {
+// serves tries until a member serves a read, and grants its own process a lock that it
+// takes back.
+func (l *lab) serves(ctx context.Context, i int) error {
 	err := fmt.Errorf("it is down")
-	for ctx.Err() == nil {
+	for try := 0; ctx.Err() == nil; try++ {
 		if n := l.c.Running(i); n != nil {
-			if _, err = n.Client().GetLocks(ctx, &client.GetLocksRequest{}); err == nil {
+			if err = l.usesOnce(ctx, n.Client(), fmt.Sprint("served by ", memberName(i)), try); err == nil {
 				return nil
 			}
 		}
 		pause(ctx, 10*time.Millisecond)
 	}
 	return err
+}
+
+func (l *lab) usesOnce(ctx context.Context, local client.Client, lock string, try int) error {
+	if _, err := local.GetLocks(ctx, &client.GetLocksRequest{}); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	own := l.record.Client(local, lock)
+	res, err := own.Acquire(ctx, &client.AcquireRequest{LockID: lock, ClientID: lock, RequestID: fmt.Sprint(try), TTL: time.Second, Wait: true})
+	if err != nil {
+		return fmt.Errorf("acquire: %w", err)
+	}
+	if _, err = own.Release(ctx, releaseOf(res.Lock)); err != nil {
+		return fmt.Errorf("release: %w", err)
+	}
+	return nil
 }
 
 // grants tries until a client is granted a lock.

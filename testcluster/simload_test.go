@@ -158,10 +158,11 @@ type worker struct {
 	deck []int
 }
 
-// workload is one thing that callers do.
+// workload is one thing that callers do. It reports whether it came to what it is
+// for: most are refused or interrupted now and then, none always.
 type workload struct {
 	kind string
-	do   func(w *worker)
+	do   func(w *worker) bool
 }
 
 func workloads() []workload {
@@ -201,8 +202,9 @@ func (w *worker) run() {
 		next := all[w.deck[0]]
 		w.deck = w.deck[1:]
 		if next.kind != "burst" || w.dice.IntN(3) == 0 { // or there is nothing else
-			next.do(w)
-			w.lab.works.add(next.kind, 1)
+			if next.do(w) {
+				w.lab.works.add(next.kind, 1)
+			}
 		}
 		w.pause(40 * time.Millisecond)
 	}
@@ -254,25 +256,27 @@ func (w *worker) identity() (id, request string) {
 	return fmt.Sprintf("%s/%d", w.name, w.call), "r"
 }
 
-func (w *worker) wait() {
+func (w *worker) wait() bool {
 	ctx, done := w.limit(6 * time.Second)
 	defer done()
-	w.use(ctx, w.desk, w.request(true))
+	return w.use(ctx, w.desk, w.request(true))
 }
 
-func (w *worker) try() {
+func (w *worker) try() bool {
 	ctx, done := w.limit(2 * time.Second)
 	defer done()
-	w.use(ctx, w.desk, w.request(false))
+	return w.use(ctx, w.desk, w.request(false))
 }
 
-// use takes a lock, keeps it for a while, and gives it back or forgets it.
-func (w *worker) use(ctx context.Context, d *desk, req *client.AcquireRequest) {
+// use takes a lock, keeps it for a while, and gives it back or forgets it. It reports
+// whether it was granted.
+func (w *worker) use(ctx context.Context, d *desk, req *client.AcquireRequest) bool {
 	res, err := d.Acquire(ctx, req)
 	if err != nil || !res.Acquired {
-		return
+		return false
 	}
 	w.keep(ctx, d, res.Lock)
+	return true
 }
 
 // keep renews a grant, perhaps, and gives it back, unless it is forgotten.
@@ -287,8 +291,8 @@ func (w *worker) keep(ctx context.Context, d *desk, lock *client.Lock) {
 }
 
 // repeat makes a call with little patience and, while its outcome is unknown, makes
-// it again at other members.
-func (w *worker) repeat() {
+// it again at other members, until one of them says what came of it.
+func (w *worker) repeat() bool {
 	req := w.request(w.dice.IntN(2) == 0)
 	d := w.desk
 	for attempt := range 5 {
@@ -301,38 +305,42 @@ func (w *worker) repeat() {
 			limit, done := w.limit(time.Second)
 			w.keep(limit, d, res.Lock)
 			done()
-			return
+			return attempt > 0
 		}
 		if !errors.Is(err, client.ErrOutcomeUnknown) {
-			return
+			return attempt > 0 && decided(err)
 		}
 		d = w.other()
 	}
+	return false
 }
 
-// twice makes one call from two machines at the same time.
-func (w *worker) twice() {
+// twice makes one call from two machines at the same time, and both are granted.
+func (w *worker) twice() bool {
 	ctx, done := w.limit(3 * time.Second)
 	defer done()
 	req, d := w.request(w.dice.IntN(2) == 0), w.other()
 	var second sync.WaitGroup
+	both := false
 	second.Go(func() {
 		call := *req
-		_, _ = d.Acquire(ctx, &call)
+		res, err := d.Acquire(ctx, &call)
+		both = err == nil && res.Acquired
 	})
-	w.use(ctx, w.desk, req)
+	one := w.use(ctx, w.desk, req)
 	second.Wait()
+	return one && both
 }
 
 // cancelled goes away while it waits.
-func (w *worker) cancelled() {
+func (w *worker) cancelled() bool {
 	ctx, done := context.WithTimeout(w.lab.ctx, w.upTo(200*time.Millisecond))
 	defer done()
-	w.use(ctx, w.desk, w.request(true))
+	return !w.use(ctx, w.desk, w.request(true)) && ctx.Err() != nil
 }
 
 // withdrawn is called off, from another machine.
-func (w *worker) withdrawn() {
+func (w *worker) withdrawn() bool {
 	ctx, done := w.limit(4 * time.Second)
 	defer done()
 	req, d, after := w.request(true), w.other(), w.upTo(200*time.Millisecond)
@@ -346,63 +354,80 @@ func (w *worker) withdrawn() {
 	second.Wait()
 	if err == nil {
 		w.pause(2 * time.Second)
-		w.tooLate(req)
+		return w.tooLate(req)
 	}
+	return false
 }
 
-// tooLate makes a call that was called off: for a minute it is never granted.
-func (w *worker) tooLate(req *client.AcquireRequest) {
+// tooLate makes a call that was called off: for a minute it is never granted. It
+// reports whether it was answered.
+func (w *worker) tooLate(req *client.AcquireRequest) bool {
 	ctx, done := w.limit(time.Second)
 	defer done()
 	call := *req
 	call.Attempt = 2
-	if res, err := w.other().Acquire(ctx, &call); err == nil && res.Acquired {
+	res, err := w.other().Acquire(ctx, &call)
+	if err == nil && res.Acquired {
 		w.lab.t.Errorf("%s of %s was called off, and is granted %s with token %d", req.RequestID, req.ClientID, req.LockID, res.Lock.Version)
 	}
+	return decided(err)
+}
+
+// decided reports whether an error is the lock table's word on the call.
+func decided(err error) bool {
+	for _, other := range []error{client.ErrOutcomeUnknown, client.ErrUnavailable, client.ErrLeaderUnavailable, client.ErrRateLimit} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return true
 }
 
 // enqueue waits without a call, has a look, and takes what it was granted, or
 // leaves the queue. It has locks of its own: what it wins nobody sees.
-func (w *worker) enqueue() {
+func (w *worker) enqueue() bool {
 	ctx, done := w.limit(3 * time.Second)
 	defer done()
 	w.call++
 	lock, id := w.lab.lock(labLocks), fmt.Sprintf("%s/%d", w.name, w.call)
 	_, err := w.desk.EnqueueWaiter(ctx, &client.EnqueueWaiterRequest{LockID: lock, ClientID: id, Timeout: time.Second, Priority: int32(w.dice.IntN(3))})
 	if err != nil {
-		return
+		return false
 	}
 	w.pause(100 * time.Millisecond)
 	if w.dice.IntN(3) == 0 {
 		_, _ = w.other().CancelWait(ctx, &client.CancelWaitRequest{LockID: lock, ClientID: id})
 	}
-	w.use(ctx, w.desk, &client.AcquireRequest{LockID: lock, ClientID: id, TTL: w.ttl()})
+	return w.use(ctx, w.desk, &client.AcquireRequest{LockID: lock, ClientID: id, TTL: w.ttl()})
 }
 
 // late gives back a grant that is over while it has another: that one stands.
-func (w *worker) late() {
+func (w *worker) late() bool {
 	ctx, done := w.limit(3 * time.Second)
 	defer done()
 	req := w.request(true)
 	req.TTL = shortestTTL
 	res, err := w.desk.Acquire(ctx, req)
 	if err != nil || !res.Acquired {
-		return
+		return false
 	}
 	old := res.Lock
 	w.pause(100 * time.Millisecond)
 	again := *req
 	again.RequestID, again.TTL = req.RequestID+"/again", time.Second
 	if res, err = w.desk.Acquire(ctx, &again); err != nil || !res.Acquired {
-		return
+		return false
 	}
-	_, _ = w.other().Release(ctx, releaseOf(old))
+	_, err = w.other().Release(ctx, releaseOf(old))
 	w.keep(ctx, w.desk, res.Lock)
+	return errors.Is(err, client.ErrVersionMismatch)
 }
 
-// stay works under a lock for a while, or as long as it may.
+// stay works under a lock for a while, or as long as it may, and writes to what the
+// lock protects when it goes.
 func (w *worker) stay(ctx context.Context, lock string, token int64) {
 	defer w.lab.holders.enter(ctx, w.desk, lock, token)()
+	defer w.write(lock, token)
 	most := 300 * time.Millisecond
 	if w.dice.IntN(6) == 0 {
 		most = 3 * time.Second
@@ -410,81 +435,93 @@ func (w *worker) stay(ctx context.Context, lock string, token int64) {
 	pause(ctx, w.upTo(most))
 }
 
+// write goes by a guard: one that comes late is refused.
+func (w *worker) write(lock string, token int64) {
+	_ = w.lab.record.Write(lock, token, func() error {
+		return w.lab.guard.Do(context.Background(), lock, token, func() error { return nil })
+	})
+}
+
 func (w *worker) leaseTTL() time.Duration { return 300*time.Millisecond + w.upTo(2*time.Second) }
 
-func (w *worker) hold() {
+func (w *worker) hold() bool {
 	ctx, done := w.limit(4 * time.Second)
 	defer done()
 	lock := w.lock()
 	held, err := client.Hold(ctx, w.desk, lock, client.WithTTL(w.leaseTTL()), client.WithWait(2*time.Second), client.WithPriority(int32(w.dice.IntN(3))))
 	if err != nil {
-		return
+		return false
 	}
 	w.stay(held.Context(), lock, held.Token())
-	_ = held.Release(ctx)
+	return held.Release(ctx) == nil
 }
 
-func (w *worker) do() {
+func (w *worker) do() bool {
 	ctx, done := w.limit(4 * time.Second)
 	defer done()
 	lock := w.lock()
-	_ = client.Do(ctx, w.desk, lock, func(ctx context.Context, token int64) error {
+	return client.Do(ctx, w.desk, lock, func(ctx context.Context, token int64) error {
 		w.stay(ctx, lock, token)
 		return nil
-	}, client.WithTTL(w.leaseTTL()))
+	}, client.WithTTL(w.leaseTTL())) == nil
 }
 
-func (w *worker) runs() {
+func (w *worker) runs() bool {
 	ctx, done := w.limit(4 * time.Second)
 	defer done()
 	w.call++
 	lock, id, ttl := w.lock(), fmt.Sprintf("%s/%d", w.name, w.call), w.leaseTTL()
-	_ = client.RunWithLock(ctx, w.desk, lock, id, ttl, ttl/3, func(ctx context.Context) error {
+	return client.RunWithLock(ctx, w.desk, lock, id, ttl, ttl/3, func(ctx context.Context) error {
 		w.stay(ctx, lock, w.lab.holders.tokenOf(id))
 		return nil
-	})
+	}) == nil
 }
 
-func (w *worker) once() {
+func (w *worker) once() bool {
 	ctx, done := w.limit(4 * time.Second)
 	defer done()
 	w.call++
 	lock, id := w.lock(), fmt.Sprintf("%s/%d", w.name, w.call)
-	_ = client.DoWithLock(ctx, w.desk, lock, id, w.leaseTTL(), func(ctx context.Context) error {
+	return client.DoWithLock(ctx, w.desk, lock, id, w.leaseTTL(), func(ctx context.Context) error {
 		w.stay(ctx, lock, w.lab.holders.tokenOf(id))
 		return nil
-	})
+	}) == nil
 }
 
-// burst makes dozens of calls at once.
-func (w *worker) burst() {
+// burst makes dozens of calls at once, of which some are granted.
+func (w *worker) burst() bool {
 	ctx, done := w.limit(500 * time.Millisecond)
 	defer done()
 	var calls sync.WaitGroup
+	var granted atomic.Bool
 	lock := w.lock()
 	for range 24 + w.dice.IntN(24) {
 		req, d := w.request(w.dice.IntN(2) == 0), w.other()
 		req.LockID, req.TTL = lock, shortestTTL
 		calls.Go(func() {
 			if res, err := d.Acquire(ctx, req); err == nil && res.Acquired {
+				granted.Store(true)
 				_, _ = d.Release(ctx, releaseOf(res.Lock))
 			}
 		})
 	}
 	calls.Wait()
+	return granted.Load()
 }
 
-func (w *worker) list() {
+func (w *worker) list() bool {
 	ctx, done := w.limit(time.Second)
 	defer done()
-	_, _ = w.desk.GetLocks(ctx, &client.GetLocksRequest{Limit: 1 + int32(w.dice.IntN(20)), IncludeWaiters: true})
+	_, err := w.desk.GetLocks(ctx, &client.GetLocksRequest{Limit: 1 + int32(w.dice.IntN(20)), IncludeWaiters: true})
 	_, _ = w.desk.GetLockInfo(ctx, &client.GetLockInfoRequest{LockID: w.lock(), IncludeWaiters: true})
+	return err == nil
 }
 
-func (w *worker) status() {
+func (w *worker) status() bool {
 	ctx, done := w.limit(time.Second)
 	defer done()
-	_, _ = w.desk.GetStatus(ctx, &client.GetStatusRequest{})
-	_, _ = w.desk.Health(ctx, &client.HealthRequest{})
-	_, _ = w.desk.GetBackoffAdvice(ctx, &client.BackoffAdviceRequest{LockID: w.lock()})
+	_, status := w.desk.GetStatus(ctx, &client.GetStatusRequest{})
+	_, health := w.desk.Health(ctx, &client.HealthRequest{})
+	_, advice := w.desk.GetBackoffAdvice(ctx, &client.BackoffAdviceRequest{LockID: w.lock()})
+	return status == nil && health == nil && advice == nil
 }

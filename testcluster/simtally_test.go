@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftlock/raftlock/history"
+	"github.com/raftlock/raftlock/pb"
 )
 
 // counts counts things by kind.
@@ -57,8 +58,14 @@ type tally struct {
 	seeds                          int
 	answered, granted, handed      int
 	faults, changes, works, checks counts
+	overloads                      counts // refusals that say so
 	virtual                        time.Duration
 	kinds                          []string // of faults that there are
+}
+
+// overloadCodes are what a cluster says when there is too much.
+func overloadCodes() []string {
+	return []string{pb.ErrorCode_WAIT_QUEUE_FULL.String(), pb.ErrorCode_RATE_LIMITED.String()}
 }
 
 func newTally() *tally { return &tally{} }
@@ -78,6 +85,9 @@ func (y *tally) add(l *lab) {
 		if o.Promoted {
 			y.handed++
 		}
+		if slices.Contains(overloadCodes(), o.Code) {
+			y.overloads.add(o.Code, 1)
+		}
 	}
 	y.granted += len(tokens)
 	y.kinds = faultKinds()
@@ -95,7 +105,8 @@ func (y *tally) summary() string {
 }
 
 func (y *tally) String() string {
-	return fmt.Sprintf("%s\nfaults: %v\nchanges: %v\nworkloads: %v\ncompared: %v", y.summary(), &y.faults, &y.changes, &y.works, &y.checks)
+	return fmt.Sprintf("%s\nfaults: %v\nchanges: %v\nworkloads that came to what they are for: %v\noverload: %v\ncompared: %v",
+		y.summary(), &y.faults, &y.changes, &y.works, &y.overloads, &y.checks)
 }
 
 // simAnswers is how many operations of a seed must be answered, on average, for the
@@ -105,6 +116,9 @@ const simAnswers = 1000
 // simComplete is how many seeds must have had one of everything: members are removed
 // in half of them only.
 const simComplete = 20
+
+// simSurfeit is how many seeds must have had too much of something.
+const simSurfeit = 100
 
 // check fails a run that has done less than it says.
 func (y *tally) check(t *testing.T, seeds int) {
@@ -129,8 +143,11 @@ func (y *tally) check(t *testing.T, seeds int) {
 	want("change", &y.changes, changeKinds())
 	want("workload", &y.works, workKinds())
 	for _, rule := range history.Rules() {
-		if rule != history.NoStaleToken && y.checks.of[string(rule)] == 0 {
+		if y.checks.of[string(rule)] == 0 {
 			t.Errorf("the rule %q had nothing to compare", rule)
 		}
+	}
+	if y.seeds >= simSurfeit && y.overloads.sum() == 0 {
+		t.Errorf("nothing was refused with one of %v", overloadCodes())
 	}
 }

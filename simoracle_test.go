@@ -1,6 +1,7 @@
 package raftlock
 
 import (
+	"fmt"
 	"hash/crc32"
 	"time"
 
@@ -183,6 +184,25 @@ func (o *simOracle) gap(e *raftpb.Entry, decoded *entry, at time.Duration) {
 	o.gaps++
 }
 
+// electorate holds that raft, and the member's next snapshot, have those vote who do
+// by the roster, and those learn who have come and do not vote.
+func (o *simOracle) electorate(m *simMember) {
+	var want snapshotConf
+	for i := range m.r.roster.records {
+		switch rec := &m.r.roster.records[i]; {
+		case rec.voter:
+			want.voters = append(want.voters, rec.node)
+		case rec.node != 0:
+			want.learners = append(want.learners, rec.node)
+		}
+	}
+	want.voters, want.learners = sorted(want.voters), sorted(want.learners)
+	got, wanted := fmt.Sprint(confOf(m.r.conf)), fmt.Sprint(want)
+	if got != wanted {
+		o.s.fail("%s has the voters %s after entry %d, the members have %s", m.name, got, m.r.applied, wanted)
+	}
+}
+
 // compare holds a member's state against that of the others after the same entry.
 func (o *simOracle) compare(m *simMember) {
 	index := m.r.applied
@@ -190,6 +210,7 @@ func (o *simOracle) compare(m *simMember) {
 		return
 	}
 	m.compared = index
+	o.electorate(m)
 	hash := m.r.table.hash() + m.r.roster.hash()
 	known, old := o.states[index]
 	if !old {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/cryptotest"
 	"time"
@@ -38,18 +39,35 @@ func TestSimulation(t *testing.T) {
 }
 
 func simulate(t *testing.T, seed uint64) *simTally {
+	over := tellSeed(t, seed)
 	cryptotest.SetGlobalRandom(t, seed) // raft draws its election time-outs there
 	s := newSim(seed)
 	if err := s.run(); err != nil {
-		t.Errorf("%v\nto see it again: RAFTLOCK_SIM_SEED=%d go test -run '^TestSimulation$' -count=1 .", err, seed)
+		t.Error(err)
 	}
+	over()
 	return &s.tally
+}
+
+// tellSeed prints how to see a seed again that fails, in whichever way it does: a test
+// that panics has not failed yet when it cleans up, nor has it called over.
+func tellSeed(t *testing.T, seed uint64) (over func()) {
+	name, _, _ := strings.Cut(t.Name(), "/")
+	panics := true
+	t.Cleanup(func() {
+		if panics || t.Failed() {
+			t.Logf("to see it again: RAFTLOCK_SIM_SEED=%d go test -run '^%s$' -count=1 .", seed, name)
+		}
+	})
+	return func() { panics = false }
 }
 
 // The same seed makes the same run.
 func TestSimulationRepeats(t *testing.T) {
 	plan, seeds := simPlanOf(t), 10
 	switch {
+	case plan.only:
+		seeds = 1
 	case plan.asked:
 		seeds = 100
 	case testing.Short():
@@ -58,13 +76,14 @@ func TestSimulationRepeats(t *testing.T) {
 	for n := range seeds {
 		seed := plan.first + uint64(n)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			over := tellSeed(t, seed)
 			var traces [2]simTrace
 			for i := range traces {
 				cryptotest.SetGlobalRandom(t, seed)
 				s := newSim(seed)
 				s.trace.keeps = true
 				if err := s.run(); err != nil {
-					t.Fatalf("%v\nto see it again: RAFTLOCK_SIM_SEED=%d go test -run '^TestSimulation$' -count=1 .", err, seed)
+					t.Fatal(err)
 				}
 				traces[i] = s.trace
 			}
@@ -75,6 +94,7 @@ func TestSimulationRepeats(t *testing.T) {
 				}
 				t.Errorf("two runs of seed %d part after step %d of %d and %d", seed, same, len(traces[0].steps), len(traces[1].steps))
 			}
+			over()
 		})
 	}
 }
@@ -151,9 +171,9 @@ func (p *simPlan) require(t *testing.T, seeds int, sum *simTally) {
 		t.Errorf("%d acknowledged operations in %d seeds: at least %d are wanted", sum.Answers, seeds, seeds*simMinimum)
 	}
 	for _, kind := range []string{
-		"crash", "power cut", "pause", "isolation", "one-way cut", "delays", "breaking streams", "broken stream",
+		"crash", "power cut", "restart of all", "pause", "isolation", "one-way cut", "delays", "breaking streams", "broken stream",
 		"slow disk", "hanging disk", "failing disk", "failed write", "no room for a snapshot", "clock rate", "broken snapshot",
-		"client cut off", "client vanishes", "call given up", "same call twice",
+		"client cut off", "answers lost", "client vanishes", "call given up", "same call twice",
 		"lost disk", "transfer", "member: add", "member: remove", "member: replace",
 	} {
 		if sum.Faults[kind] == 0 {
@@ -163,12 +183,16 @@ func (p *simPlan) require(t *testing.T, seeds int, sum *simTally) {
 	if sum.Gaps == 0 || sum.Installs == 0 || sum.Taken == 0 || sum.Handed == 0 {
 		t.Errorf("%d gaps between leaders, %d snapshots taken, %d installed, %d hand-overs", sum.Gaps, sum.Taken, sum.Installs, sum.Handed)
 	}
+	if sum.Compared == 0 || sum.Renewals == 0 || sum.Withdrawals == 0 || sum.Enqueues == 0 || sum.Limited == 0 || sum.QueueFull == 0 {
+		t.Errorf("%d states compared, %d renewals, %d withdrawals, %d enqueues, %d calls too many, %d full queues",
+			sum.Compared, sum.Renewals, sum.Withdrawals, sum.Enqueues, sum.Limited, sum.QueueFull)
+	}
 }
 
 func (t *simTally) report(to *testing.T, seeds int) {
 	to.Helper()
-	to.Logf("%d seeds: %d acknowledged operations, %d grants, %d of them handed over by a release, %d unknown outcomes; %d entries, %d states compared, %d terms, %d gaps between leaders, %d snapshots taken and %d installed, %d changes of the members; %v of virtual time",
-		seeds, t.Answers, t.Grants, t.Handed, t.Unknown, t.Entries, t.Compared, t.Terms, t.Gaps, t.Taken, t.Installs, t.Changes, t.Virtual.Round(time.Second))
+	to.Logf("%d seeds: %d acknowledged operations, %d grants, %d of them handed over by a release, %d renewals, %d withdrawals, %d enqueues, %d calls too many, %d full queues, %d unknown outcomes; %d entries, %d states compared, %d terms, %d gaps between leaders, %d snapshots taken and %d installed, %d changes of the members; %v of virtual time",
+		seeds, t.Answers, t.Grants, t.Handed, t.Renewals, t.Withdrawals, t.Enqueues, t.Limited, t.QueueFull, t.Unknown, t.Entries, t.Compared, t.Terms, t.Gaps, t.Taken, t.Installs, t.Changes, t.Virtual.Round(time.Second))
 	text := ""
 	for _, kind := range slices.Sorted(maps.Keys(t.Faults)) {
 		text += fmt.Sprintf(", %s %d", kind, t.Faults[kind])

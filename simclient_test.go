@@ -17,24 +17,41 @@ type simClient struct {
 	name    string
 	counter int
 	cut     bool // no answer reaches it, and no request gets out
+	deaf    bool // no answer reaches it
 	at      int  // the member that it asks at present
 	ops     []history.Op
 
 	lives int // how often it vanished and came back as another
-	calm  int // grants since the last fault
-	doing string
+	// served are the members that have granted it something since the last fault.
+	served map[*simMember]bool
+	doing  string
 }
 
 func newSimClient(s *sim, number int) *simClient {
-	return &simClient{s: s, number: number, name: fmt.Sprintf("c%d", number), at: s.dice.IntN(len(s.members))}
+	return &simClient{s: s, number: number, name: fmt.Sprintf("c%d", number), at: s.dice.IntN(len(s.members)), served: map[*simMember]bool{}}
 }
 
 func (c *simClient) String() string {
-	return fmt.Sprintf("%s: %s, %d grants since the last fault", c.name, c.doing, c.calm)
+	text := fmt.Sprintf("%s: %s", c.name, c.doing)
+	if m := c.unserved(); m != nil {
+		text += ", not served by " + m.name
+	}
+	return text
 }
 
 // content reports whether it was served by all since the last fault.
-func (c *simClient) content() bool { return c.calm >= len(c.s.living()) }
+func (c *simClient) content() bool { return c.unserved() == nil }
+
+// unserved is the first member that has not served it since the last fault, nil when
+// all have.
+func (c *simClient) unserved() *simMember {
+	for _, m := range c.s.living() {
+		if !c.served[m] {
+			return m
+		}
+	}
+	return nil
+}
 
 // next decides what to do, after a while.
 func (c *simClient) next() {
@@ -60,15 +77,16 @@ func (c *simClient) next() {
 
 func (c *simClient) lock() string { return fmt.Sprintf("lock%d", c.s.dice.IntN(c.s.shape.locks)) }
 
-// visit takes and gives back a lock of its own at each member in turn.
+// visit takes and gives back a lock of its own at each member in turn. What another
+// member answers, which it asks when one is silent, does not count.
 func (c *simClient) visit() {
 	s := c.s
-	living := s.living()
-	if len(living) == 0 || c.content() {
+	m := c.unserved()
+	if m == nil {
 		s.after(5*simTick, c.next)
 		return
 	}
-	c.at = living[c.calm%len(living)].number
+	c.at = m.number
 	c.counter++
 	r := c.run(history.Op{Call: history.Acquire, Lock: c.name + "-own", RequestID: fmt.Sprint(c.counter), TTL: time.Second},
 		command{kind: cmdAcquire, ttl: span(time.Second)})
@@ -77,7 +95,7 @@ func (c *simClient) visit() {
 			c.next()
 			return
 		}
-		c.calm++
+		c.served[m] = c.served[m] || r.call.m == m
 		c.release(r.op().Lock, r.op().Token, c.next)
 	}
 	r.try()
@@ -265,10 +283,27 @@ func (r *simRun) finish(outcome history.Outcome, code string) {
 	switch outcome {
 	case history.OK, history.Refused:
 		s.tally.Answers++
+		r.count()
 	case history.Unknown:
 		s.tally.Unknown++
 	}
 	r.then()
+}
+
+// count counts what was made.
+func (r *simRun) count() {
+	t, op := &r.c.s.tally, r.op()
+	switch {
+	case op.Code == pb.ErrorCode_WAIT_QUEUE_FULL.String():
+		t.QueueFull++
+	case op.Outcome != history.OK:
+	case op.Call == history.Renew:
+		t.Renewals++
+	case op.Call == history.Enqueue:
+		t.Enqueues++
+	case op.Call == history.Cancel && op.RequestID != "":
+		t.Withdrawals++
+	}
 }
 
 // try makes one attempt.
@@ -324,6 +359,9 @@ func (r *simRun) repeat(pause time.Duration) {
 
 // failed is an answer that is none of the table's.
 func (r *simRun) failed(f *failure) {
+	if f.code == pb.ErrorCode_RATE_LIMITED {
+		r.c.s.tally.Limited++
+	}
 	if f.outcome() == outcomeUnknown {
 		r.unsure = true
 		r.cmd.attempt++
@@ -500,7 +538,7 @@ func (k *simCall) reply(m *simMember) {
 		k.answer(k.c.reply.failure)
 		return
 	}
-	if k.run.c.cut {
+	if k.run.c.cut || k.run.c.deaf {
 		return
 	}
 	rep := k.c.reply

@@ -53,7 +53,11 @@ func (f *simFaults) strike() {
 	case 0, 1:
 		f.stop(m, false)
 	case 2, 3:
-		f.stop(m, true)
+		if s.one(4) {
+			f.strikeAll()
+		} else {
+			f.stop(m, true)
+		}
 	case 4, 5, 6, 7:
 		f.restart()
 	case 8, 9:
@@ -98,9 +102,32 @@ func (f *simFaults) strike() {
 }
 
 func (f *simFaults) strikeClient(c *simClient) {
+	if f.s.one(2) {
+		f.note("answers lost")
+		c.deaf = true
+		f.s.after(f.s.draw(time.Second), func() { c.deaf = false })
+		return
+	}
 	f.note("client cut off")
 	c.cut = true
 	f.s.after(f.s.draw(3*time.Second), func() { c.cut = false })
+}
+
+// strikeAll takes all members down at once, by a power cut or not, and starts them
+// again.
+func (f *simFaults) strikeAll() {
+	f.note("restart of all")
+	torn := f.s.one(2)
+	for _, m := range f.s.living() {
+		m.crash(torn)
+	}
+	f.s.after(f.s.draw(200*time.Millisecond), f.restartAll)
+}
+
+func (f *simFaults) restartAll() {
+	for range f.s.members {
+		f.restart()
+	}
 }
 
 // stop takes a member down.
@@ -145,9 +172,9 @@ func (f *simFaults) relent() {
 	for _, m := range f.s.members {
 		m.disk.mend()
 		m.resume()
-		f.restart()
 	}
+	f.restartAll()
 	for _, c := range f.s.clients {
-		c.cut = false
+		c.cut, c.deaf = false, false
 	}
 }

@@ -50,10 +50,14 @@ type simShape struct {
 
 // simTally is what happened.
 type simTally struct {
-	Answers  int // acknowledged operations: what the table answered
-	Grants   int
-	Handed   int // grants to those who waited
-	Unknown  int // operations without an answer
+	Answers int // acknowledged operations: what the table answered
+	Grants  int
+	Handed  int // grants to those who waited
+	Unknown int // operations without an answer
+
+	Renewals, Withdrawals, Enqueues int // those that the table made
+	Limited, QueueFull              int // calls that met a limit: of a member, and of a lock's queue
+
 	Faults   map[string]int
 	Changes  int // of the members
 	Installs int // snapshots that came from a leader
@@ -70,6 +74,11 @@ func (t *simTally) add(o *simTally) {
 	t.Grants += o.Grants
 	t.Handed += o.Handed
 	t.Unknown += o.Unknown
+	t.Renewals += o.Renewals
+	t.Withdrawals += o.Withdrawals
+	t.Enqueues += o.Enqueues
+	t.Limited += o.Limited
+	t.QueueFull += o.QueueFull
 	t.Changes += o.Changes
 	t.Installs += o.Installs
 	t.Taken += o.Taken

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -134,15 +135,62 @@ func (l list) whole(path string) error {
 	return errors.Join(errs...)
 }
 
-// check finds out whether each mutant can be made.
+// check finds out whether each mutant can be made, and whether there are the tests
+// that should notice it.
 func (l list) check(root string) error {
 	var errs []error
+	there := map[string][]string{}
 	for i := range l {
-		if _, err := l[i].broken(root); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", l[i].name, err))
+		m := &l[i]
+		_, err := m.broken(root)
+		if _, known := there[m.pkg]; !known && err == nil {
+			there[m.pkg], err = testsOf(filepath.Join(root, m.pkg))
+		}
+		if err == nil {
+			err = m.named(there[m.pkg])
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)\(`)
+
+// testsOf lists the tests of a package by reading its files.
+func testsOf(dir string) (names []string, err error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	for _, file := range files {
+		text, readErr := os.ReadFile(file)
+		err = errors.Join(err, readErr)
+		for _, match := range testFunc.FindAllSubmatch(text, -1) {
+			names = append(names, string(match[1]))
+		}
+	}
+	return names, err
+}
+
+// named finds out whether each alternative of the regular expression is a test: one
+// that is not any more would be missed by nobody.
+func (m *mutant) named(tests []string) error {
+	alternatives, end := strings.TrimPrefix(m.tests, "^"), ""
+	if strings.HasSuffix(alternatives, "$") {
+		alternatives, end = strings.TrimSuffix(alternatives, "$"), "$"
+	}
+	if strings.HasPrefix(alternatives, "(") && strings.HasSuffix(alternatives, ")") {
+		alternatives = alternatives[1 : len(alternatives)-1]
+	}
+	for one := range strings.SplitSeq(alternatives, "|") {
+		match, err := regexp.Compile("^(" + one + ")" + end)
+		if err != nil {
+			return fmt.Errorf("%q is no list of tests", m.tests)
+		}
+		if !slices.ContainsFunc(tests, match.MatchString) {
+			return fmt.Errorf("package %s has no test %q", m.pkg, one)
+		}
+	}
+	return nil
 }
 
 // broken is the file of a mutant with the mutant in it.

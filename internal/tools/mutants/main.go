@@ -7,7 +7,7 @@
 // The source is never touched: the go command reads the broken file in the place
 // of the sound one (its flag -overlay). Run it in the directory of its own module.
 //
-// It ends with 1 when the list is stale, when the tests fail without a mutant,
+// It ends with 1 when the list is stale, or names tests that are not there, when the tests fail without a mutant,
 // when a survivor has no reason in the list or no longer survives, or when fewer
 // than 95 % of the mutants are killed.
 package main
@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"syscall"
 )
 
 func main() {
@@ -30,7 +31,7 @@ func main() {
 	suite := flag.Bool("suite", false, "run all short tests of the package on a mutant that its own tests let live")
 	verbose := flag.Bool("v", false, "print what the tests of each mutant said")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // what it made on the way goes, too
 	defer stop()
 	list, err := readList(*file)
 	if err == nil {

@@ -116,9 +116,10 @@ fuzz: ## run the fuzz targets (FUZZ=regexp), three at a time, for FUZZTIME each 
 		else cat "$$bins/$$1.log"; echo "fuzz $$0 $$1: FAILED"; exit 1; fi' <"$$bins/targets"
 
 # The cluster on one goroutine, on two processors, and the whole stack in virtual
-# time. RAFTLOCK_SIM_FOR=1h has each go on for so long: two hours in all.
+# time. RAFTLOCK_SIM_FOR=1h has each go on for so long: two hours in all. Without it, a
+# run that hangs ends by the clock, with the seed that it was at.
 SEEDS ?= 1000
-SIM   := -test.v -test.timeout 0 -test.run
+SIM   := -test.v -test.artifacts -test.outputdir '$(CURDIR)/bin' -test.timeout $(if $(RAFTLOCK_SIM_FOR),0,$$((10 + $(SEEDS) / 100))m) -test.run
 .PHONY: sim
 sim: ## simulate SEEDS (1000) clusters on one goroutine, a tenth of that of the whole stack
 	@mkdir -p bin; rm -f bin/sim-*.log
@@ -134,10 +135,14 @@ sim: ## simulate SEEDS (1000) clusters on one goroutine, a tenth of that of the 
 	done; \
 	[ -z "$$failed" ]
 
-# The tests print what it takes to draw the same again.
+# The tests print what it takes to draw the same again. Where there is no strace, three
+# faults are left out; where there is one that cannot attach, NOTRACE=yes leaves them out.
+NOTRACE ?= $(if $(shell command -v strace),,yes)
 .PHONY: torture
 torture: ## torment clusters of processes for DURATION (10m)
-	$(GO) test ./internal/e2e -run '^(TestTorture|TestKillAll)$$' -v -count=1 -timeout 0 -e2e.torture=$(DURATION)
+	@mkdir -p bin
+	@[ -z '$(NOTRACE)' ] || echo 'torture: THREE FAULTS ARE LEFT OUT: without strace no disk fails, is slow or hangs'
+	$(GO) test ./internal/e2e -run '^(TestTorture|TestKillAll)$$' -v -count=1 -timeout 0 -artifacts -outputdir '$(CURDIR)/bin' -e2e.torture=$(DURATION) $(if $(NOTRACE),-e2e.notrace)
 
 .PHONY: torture-disk
 torture-disk: ## break each system call and byte of a member's life (half an hour)

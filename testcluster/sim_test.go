@@ -147,8 +147,9 @@ func newLab(t *testing.T, seed uint64) *lab {
 	if l.dice.IntN(2) == 0 { // overload is then easily had
 		limits.Pending, limits.LockWaiters = 16, 6
 	}
-	l.c = testcluster.New(t, size, smallSnapshots(), testcluster.WithSeed(seed), testcluster.WithLimits(limits), testcluster.WithGRPC())
 	l.record = history.New()
+	t.Cleanup(l.keep) // after that of the cluster, which judges as well
+	l.c = testcluster.New(t, size, smallSnapshots(), testcluster.WithSeed(seed), testcluster.WithLimits(limits), testcluster.WithGRPC())
 	l.holders = newHolders(l)
 	for i := range 6 {
 		l.desks = append(l.desks, l.newDesk(fmt.Sprint("desk ", i), i%size, l.dice.IntN(3) == 0))
@@ -242,8 +243,12 @@ func (l *lab) serves(ctx context.Context, i int) error {
 	err := fmt.Errorf("it is down")
 	for try := 0; ctx.Err() == nil; try++ {
 		if n := l.c.Running(i); n != nil {
-			if err = l.usesOnce(ctx, n.Client(), fmt.Sprint("served by ", memberName(i)), try); err == nil {
+			fault := l.usesOnce(ctx, n.Client(), fmt.Sprint("served by ", memberName(i)), try)
+			if fault == nil {
 				return nil
+			}
+			if ctx.Err() == nil || try == 0 { // the end of the time says less
+				err = fault
 			}
 		}
 		pause(ctx, 10*time.Millisecond)
@@ -289,21 +294,21 @@ func (l *lab) judge() {
 	for _, v := range l.report.Violations {
 		l.t.Errorf("%v: %s", v.Rule, v.Text)
 	}
-	if l.t.Failed() {
-		l.keep(h)
-	}
 }
 
 // simLate is how much later than promised something may be while the cluster is
 // seen to serve: slow disks and networks add to the 20 ms.
 const simLate = 500 * time.Millisecond
 
-// keep writes the history where a test that failed is told.
-func (l *lab) keep(h *history.History) {
+// keep writes the history where a test that failed is told, at whatever it failed.
+func (l *lab) keep() {
+	if !l.t.Failed() {
+		return
+	}
 	path := l.t.ArtifactDir() + "/history.jsonl"
 	f, err := os.Create(path)
 	if err == nil {
-		_, err = h.WriteTo(f)
+		_, err = l.record.WriteTo(f)
 	}
 	if err == nil {
 		err = f.Close()

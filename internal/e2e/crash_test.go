@@ -14,13 +14,21 @@ import (
 
 var seedFlag = flag.Uint64("e2e.seed", 0, "what the moments of the crashes are drawn from; 0 = a new one")
 
-// dice prints what it takes to draw the same again.
+// dice prints what it takes to draw the same again: also how long it goes on, since a
+// short run has fewer tests, and ends before most is drawn.
 func dice(t *testing.T) *rand.Rand {
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("to draw the same moments: go test ./internal/e2e -run '^%s$' -e2e.seed=%d", t.Name(), seed)
+	length := ""
+	if *tortureFlag > 0 {
+		length = fmt.Sprintf(" -timeout 0 -e2e.torture=%v", *tortureFlag)
+	}
+	if *noTraceFlag {
+		length += " -e2e.notrace"
+	}
+	t.Logf("to draw the same: go test ./internal/e2e -run '^%s$' -v -count=1%s -e2e.seed=%d", t.Name(), length, seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 

@@ -108,7 +108,8 @@ func (a *arena) failDisk() func() {
 	return a.endByDisk(s, a.inject(s, "error=EIO:when="+strconv.Itoa(1+a.d.IntN(10))+"+"))
 }
 
-// fillDisk has no file grow any more, as if the disk, or a quota, were full.
+// fillDisk has no file grow any more: the kernel refuses it as it would with a disk or
+// a quota that is full, by another name (EFBIG, and not ENOSPC).
 func (a *arena) fillDisk() func() {
 	s := a.victim()
 	s.mayEnd("file too large")
@@ -192,13 +193,30 @@ type errNotAttached string
 
 func (e errNotAttached) Error() string { return "it cannot attach: " + string(e) }
 
-// findTracer is where strace is, or nothing if it cannot attach to a process that
-// it did not start.
+// findTracer is where strace is, or nothing if there is none or it cannot attach to a
+// process that it did not start: nobody would miss what it does in a long run, which
+// fails then unless it was told to go without.
 func findTracer(t *testing.T) string {
 	t.Helper()
-	path, err := exec.LookPath("strace")
-	if err != nil {
+	if *noTraceFlag {
 		return ""
+	}
+	path, err := tryTracer(t)
+	if err == nil {
+		return path
+	}
+	if *tortureFlag >= time.Minute {
+		t.Fatalf("no disk can be made slow, hung or failing: %v; -e2e.notrace leaves these faults out", err)
+	}
+	t.Log(err)
+	return ""
+}
+
+func tryTracer(t *testing.T) (path string, err error) {
+	t.Helper()
+	path, err = exec.LookPath("strace")
+	if err != nil {
+		return "", err
 	}
 	sleeper := exec.Command("sleep", "60")
 	sleeper.SysProcAttr = dieWithParent()
@@ -211,11 +229,7 @@ func findTracer(t *testing.T) string {
 	}()
 	detach, err := attach(tracer(path, sleeper.Process.Pid, "delay_enter=1ms"))
 	detach()
-	if err != nil {
-		t.Log(err)
-		return ""
-	}
-	return path
+	return path, err
 }
 
 // ways are all relays between a member and the others, those that it dials first.

@@ -12,7 +12,10 @@ import (
 	"github.com/raftlock/raftlock"
 )
 
-var tortureFlag = flag.Duration("e2e.torture", 0, "how long TestTorture and TestKillAll go on; 0 = seconds")
+var (
+	tortureFlag = flag.Duration("e2e.torture", 0, "how long TestTorture and TestKillAll go on; 0 = seconds")
+	noTraceFlag = flag.Bool("e2e.notrace", false, "no disk is slow, hangs or fails in TestTorture; without it a run of a minute or more needs strace")
+)
 
 // All processes are killed in the middle of their work, again and again, while
 // they take snapshots all the time and send them to each other. What was

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -92,6 +93,7 @@ func newArena(t *testing.T, bin, tracer string, size int) *arena {
 		listen: map[string]string{}, peers: map[string]map[string]*relay{}, clients: map[string]*relay{}, struck: map[string]int{},
 	}
 	a.connect(size)
+	t.Cleanup(a.keep) // when those who write have ended: they are killed by what comes below
 	t.Cleanup(func() {
 		for _, s := range a.servers {
 			s.kill()
@@ -397,26 +399,9 @@ func (a *arena) compare() {
 // judge has the real command check what all programs saw.
 func (a *arena) judge() {
 	a.t.Helper()
-	h := &history.History{}
-	files, err := filepath.Glob(filepath.Join(a.dir, "*.journal"))
+	name := filepath.Join(a.dir, "history.jsonl")
+	h, err := a.join(name)
 	if err != nil {
-		a.t.Fatal(err)
-	}
-	for _, file := range files {
-		if err := readJournal(file, h); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	slices.SortStableFunc(h.Ops, func(x, y history.Op) int { return int(x.From - y.From) })
-	name := filepath.Join(a.t.ArtifactDir(), "history.jsonl")
-	f, err := os.Create(name)
-	if err == nil {
-		_, err = h.WriteTo(f)
-	}
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
 		a.t.Fatal(err)
 	}
 	a.report(h)
@@ -426,6 +411,32 @@ func (a *arena) judge() {
 		a.t.Errorf("%v\n%s", err, out)
 	}
 	a.t.Logf("after %v: %s", time.Since(begun).Round(time.Millisecond), out)
+}
+
+// join writes what all programs have noted to one file.
+func (a *arena) join(name string) (*history.History, error) {
+	h := &history.History{}
+	files, err := filepath.Glob(filepath.Join(a.dir, "*.journal"))
+	for _, file := range files {
+		err = errors.Join(err, readJournal(file, h))
+	}
+	slices.SortStableFunc(h.Ops, func(x, y history.Op) int { return cmp.Compare(x.From, y.From) })
+	f, createErr := os.Create(name)
+	if createErr != nil {
+		return h, errors.Join(err, createErr)
+	}
+	_, writeErr := h.WriteTo(f)
+	return h, errors.Join(err, writeErr, f.Close())
+}
+
+// keep writes the history where a test that failed is told, at whatever it failed.
+func (a *arena) keep() {
+	if !a.t.Failed() {
+		return
+	}
+	name := filepath.Join(a.t.ArtifactDir(), "history.jsonl")
+	_, err := a.join(name)
+	a.t.Logf("its history: %s (%v)", name, err)
 }
 
 // report counts, and holds that something has happened.

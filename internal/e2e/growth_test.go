@@ -110,7 +110,7 @@ func TestGrowthIsSeen(t *testing.T) {
 		"a leak before the warm-up":  {func(g *gauge, at time.Duration) { g.Heap += int64(min(at, 5*time.Minute)) / 1000 }, false},
 		"50 KiB of heap a second":    {func(g *gauge, at time.Duration) { g.Heap += int64(at/time.Second) * 50 << 10 }, true},
 		"a higher floor of the heap": {func(g *gauge, at time.Duration) { g.Heap = max(g.Heap, int64(at/time.Second)*130<<10) }, true},
-		"300 KiB resident a second":  {func(g *gauge, at time.Duration) { g.Resident += int64(at/time.Second) * 200 << 10 }, true},
+		"200 KiB resident a second":  {func(g *gauge, at time.Duration) { g.Resident += int64(at/time.Second) * 200 << 10 }, true},
 		"a goroutine in ten seconds": {func(g *gauge, at time.Duration) { g.Goroutines += int64(at / (10 * time.Second)) }, true},
 		"a descriptor in a minute":   {func(g *gauge, at time.Duration) { g.Descriptors += int64(at / time.Minute) }, true},
 		"a file in three minutes":    {func(g *gauge, at time.Duration) { g.Disk += int64(at/(3*time.Minute)) << 24 }, true},

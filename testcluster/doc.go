@@ -43,12 +43,11 @@
 // When the test ends, New's cleanup ends all faults and compares the lock tables
 // of all running members: a difference fails the test. So does a member that has
 // ended by itself, whenever that was, unless the test has broken or taken its disk,
-// or removed it. RequireReleased has it
-// fail for a forgotten lock, too. What the cluster's clients have seen is held
-// against the rules of package history: by all of them, unless the test has asked for
-// a Node or for ClientConfig, whose clients may do what nobody records, or has let
-// clocks go wrong; then by those about tokens. What the members log is shown if
-// the test fails.
+// or removed it. RequireReleased has it fail for a forgotten lock, too. What the
+// cluster's clients have seen is held against the rules of package history: by all of
+// them, unless the test has asked for a Node or for ClientConfig, whose clients may do
+// what nobody records, or has let clocks go wrong; then by those about tokens. What the
+// members log is shown if the test fails.
 //
 // # In a bubble
 //

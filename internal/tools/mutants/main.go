@@ -7,9 +7,9 @@
 // The source is never touched: the go command reads the broken file in the place
 // of the sound one (its flag -overlay). Run it in the directory of its own module.
 //
-// It ends with 1 when the list is stale, or names tests that are not there, when the tests fail without a mutant,
-// when a survivor has no reason in the list or no longer survives, or when fewer
-// than 95 % of the mutants are killed.
+// It ends with 1 when the list is stale, or names tests that are not there, when
+// the tests fail without a mutant, when a survivor has no reason in the list or no
+// longer survives, or when fewer than 95 % of the mutants are killed.
 package main
 
 import (

@@ -20,6 +20,7 @@ type simClient struct {
 	deaf    bool // no answer reaches it
 	at      int  // the member that it asks at present
 	ops     []history.Op
+	long    *simRun // its last call that waits for long
 
 	lives int // how often it vanished and came back as another
 	// served are the members that have granted it something since the last fault.
@@ -75,7 +76,9 @@ func (c *simClient) next() {
 	})
 }
 
-func (c *simClient) lock() string { return fmt.Sprintf("lock%d", c.s.dice.IntN(c.s.shape.locks)) }
+func (c *simClient) lock() string { return simLock(c.s.dice.IntN(c.s.shape.locks)) }
+
+func simLock(n int) string { return fmt.Sprintf("lock%d", n) }
 
 // visit takes and gives back a lock of its own at each member in turn. What another
 // member answers, which it asks when one is silent, does not count.
@@ -112,6 +115,9 @@ func (c *simClient) acquire() {
 	if op.TTL > 5*time.Second && !s.one(10) {
 		op.TTL = time.Second
 	}
+	if s.last() {
+		op.TTL = 30 * time.Second
+	}
 	c.counter++
 	if !s.one(4) {
 		op.RequestID = fmt.Sprint(c.counter)
@@ -128,14 +134,31 @@ func (c *simClient) acquire() {
 		c.twice(op, cmd)
 		return
 	}
+	if op.Wait && op.RequestID != "" && s.one(15) { // without one it may prolong an enqueued wait, which stays
+		op.Timeout = time.Minute
+		cmd.timeout = span(op.Timeout)
+	}
 	r := c.run(op, cmd)
 	r.then = func() { c.acquired(r) }
 	r.try()
+	if op.Timeout > 10*time.Second {
+		c.long = r
+		if s.one(2) {
+			s.after(s.draw(400*time.Millisecond), func() { c.vanish(r) })
+		}
+	}
 	if op.Wait && s.one(5) {
 		s.after(s.draw(400*time.Millisecond), r.giveUp)
 	}
 	if s.one(300) {
 		s.after(s.draw(200*time.Millisecond), func() { c.vanish(r) })
+	}
+}
+
+// hurry gives up a wait that could last until long after the faults.
+func (c *simClient) hurry() {
+	if c.long != nil {
+		c.s.after(c.s.draw(time.Second), c.long.giveUp)
 	}
 }
 
@@ -184,7 +207,7 @@ func (c *simClient) hold(lock string, token int64) {
 			r := c.run(history.Op{Call: history.Renew, Lock: lock, Token: token, TTL: ttl}, command{kind: cmdRenew, version: token, ttl: span(ttl)})
 			r.then = func() { c.hold(lock, token) }
 			r.try()
-		case s.one(25):
+		case s.one(25) || s.last():
 			c.next() // forgotten: it ends by itself
 		default:
 			c.release(lock, token, c.next)

@@ -100,6 +100,11 @@ const (
 	// simRevival is how long after the last fault the cluster may take until it
 	// serves everybody again.
 	simRevival = 20 * time.Second
+	// simTransit is how long after the last answer the last word about the calls of
+	// clients may be on its way, and simRest how long until no wait is left, and no
+	// grant, that may still be claimed.
+	simTransit = time.Second
+	simRest    = 12 * time.Second
 )
 
 func shapeOf(dice *rand.Rand) simShape {
@@ -157,15 +162,60 @@ func (s *sim) run() (err error) {
 	s.advance(s.shape.length, nil)
 	s.calm = true
 	s.faults.relent()
+	for _, c := range s.clients {
+		c.hurry()
+	}
 	begun := s.now
 	if s.advance(simRevival, s.revived); s.wrong == nil && !s.revived() {
 		return fmt.Errorf("not everybody is served again %v after the last fault: %s", s.now-begun, s.standing())
 	}
+	s.rest()
 	s.tally.Virtual, s.tally.Compared, s.tally.Entries, s.tally.Gaps = s.now, s.oracle.compared, s.oracle.last, s.oracle.gaps
 	if s.wrong != nil {
 		return s.wrong
 	}
 	return s.judge()
+}
+
+// rest lets the cluster be, when all clients are content and none asks for anything.
+// Then nothing may wait that none of them waits for, and no lock be granted.
+func (s *sim) rest() {
+	s.advance(simTransit, nil)
+	leader := s.leader()
+	if leader == nil {
+		s.fail("there is no leader any more")
+	}
+	if s.wrong != nil {
+		return
+	}
+	for _, m := range s.living() {
+		if attached, guests := len(m.r.waits.attached), len(m.r.waits.guests); attached+guests > 0 {
+			s.fail("%s has %d calls that wait, %d of other members, and nobody waits for them", m.name, attached, guests)
+		}
+		for _, c := range m.r.forwards.calls {
+			if c.wish == nil {
+				s.fail("%s has forwarded a call that nobody waits for", m.name)
+			}
+		}
+	}
+	if !s.one(3) { // the rest takes longer than all that was before
+		return
+	}
+	token := leader.r.table.token
+	s.advance(simRest, nil)
+	for _, m := range s.living() {
+		if n := m.r.table.waiterCount(); n > 0 {
+			s.fail("%d places are kept for nobody at %s", n, m.name)
+		}
+		for lock := range s.shape.locks {
+			if v, _ := m.r.table.info(simLock(lock)); v.owner != "" && v.version > token {
+				s.fail("%s is granted to %s by token %d, which does not know of it", v.id, v.owner, v.version)
+			}
+		}
+		if m.r.load != ([lanes]load{}) {
+			s.fail("%s has the load %+v when all is done", m.name, m.r.load)
+		}
+	}
 }
 
 // judge holds what the clients have seen against the rules of package history.
@@ -205,6 +255,10 @@ func (s *sim) after(d time.Duration, do func()) {
 
 // draw is a random time below d.
 func (s *sim) draw(d time.Duration) time.Duration { return time.Duration(s.dice.Int64N(int64(d) + 1)) }
+
+// last reports whether the faults are about to end, or have. What is taken then is kept
+// for long, so that a wait for nobody is not granted before it is seen.
+func (s *sim) last() bool { return s.now > s.shape.length-500*time.Millisecond }
 
 // one reports true once in n times.
 func (s *sim) one(n int) bool { return s.dice.IntN(n) == 0 }

@@ -7,8 +7,8 @@ import "time"
 // be silent more often, but for Keeps, which is the other way around.
 type Bounds struct {
 	// Late is how much later than promised a grant may end, or a waiter be
-	// served, while the cluster is seen to serve: 20 ms are promised, and a busy
-	// machine adds to that. Default 1 s.
+	// served, while the cluster is seen to serve, and to make changes: 20 ms are
+	// promised, and a busy machine adds to that. Default 1 s.
 	Late time.Duration
 
 	// Quick is how far apart answers may be for the cluster to count as serving

@@ -93,7 +93,7 @@ func TestLateAttemptIsServed(t *testing.T) {
 			{Call: Release, From: 20 * ms, To: 21 * ms, Outcome: OK, Lock: "x", ClientID: "holder", Token: 1, Promoted: true},
 		}}
 		for at := time.Duration(0); at < 4000*ms; at += 10 * ms {
-			h.Ops = append(h.Ops, Op{Call: Look, Lock: "y", From: at, To: at + ms, Outcome: Refused, Code: "LOCK_NOT_FOUND"})
+			h.Ops = append(h.Ops, change(at))
 		}
 		if report := h.Check(Bounds{}); len(report.Violations) != want || report.Broken[WaitersServed] != want {
 			t.Errorf("with RequestID %q: %v", request, report.Err())

@@ -26,6 +26,9 @@ func TestSilence(t *testing.T) {
 			acquire("first", 0, 1, time.Minute, 1), acquire("away", ms(10), ms(300), ms(50), 4), acquire("next", ms(11), ms(68), ms(100), 3), queue,
 			{Call: Release, Outcome: OK, Lock: "a", ClientID: "first", Token: 1, From: ms(15), To: ms(30)},
 		},
+		"reads are served while a majority of the disks hangs, and the end of a grant is not made": append([]Op{
+			acquire("first", 0, 1, ms(50), 1),
+		}, looks...),
 		"of two calls of a request one is cancelled before it is proposed, and takes the other's grant with it": {
 			acquire("first", 0, 1, time.Minute, 1),
 			{Call: Acquire, Outcome: Failed, Code: "TIMEOUT", Lock: "a", ClientID: "first", RequestID: "r", From: 0, To: ms(100), TTL: time.Minute},

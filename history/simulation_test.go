@@ -101,6 +101,7 @@ func simulate(seed uint64, f fault) *History {
 		s.in(s.upTo(time.Second), func() { s.live(fmt.Sprintf("client%d", i)) })
 	}
 	s.in(0, s.watch)
+	s.in(0, s.beat)
 	for len(s.events) > 0 {
 		e := heap.Pop(&s.events).(event)
 		s.now = e.at
@@ -171,6 +172,18 @@ func (s *simulation) call(op Op, apply func(o *Op), then func(o *Op)) {
 		fallthrough
 	default:
 		s.in(s.upTo(10*time.Millisecond), func() { s.served(func() { apply(&s.ops[i]); answer() }) })
+	}
+}
+
+// beat keeps a lock of its own: in a cluster that is used something always changes.
+func (s *simulation) beat() {
+	op := Op{Call: Acquire, Client: "beat", ClientID: "beat", RequestID: "r", Lock: "beat", TTL: time.Hour}
+	grant := func(o *Op) { o.Outcome, o.Token, o.Expires = OK, 1, o.From+time.Hour }
+	if s.now > 0 {
+		op.Call, op.RequestID, op.Token = Renew, "", 1
+	}
+	if s.now < s.end {
+		s.call(op, grant, func(*Op) { s.in(100*time.Millisecond, s.beat) })
 	}
 }
 

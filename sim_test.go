@@ -151,7 +151,7 @@ func (p *simPlan) seeds(begun time.Time) func(func(uint64) bool) {
 // simMinimum is how many acknowledged operations a seed must have on average, where
 // there are seeds enough for an average: one that suffers much has few.
 const (
-	simMinimum = 800
+	simMinimum = 1000
 	simEnough  = 100
 )
 

@@ -110,7 +110,7 @@ const (
 func shapeOf(dice *rand.Rand) simShape {
 	s := simShape{
 		size: 3 + 2*dice.IntN(2), clients: 10 + dice.IntN(16), locks: 2 + dice.IntN(10),
-		changes: dice.IntN(2) == 0, length: 7 * time.Second,
+		changes: dice.IntN(2) == 0, length: 7500 * time.Millisecond,
 		think: time.Duration(2+dice.IntN(16)) * time.Millisecond,
 	}
 	s.snapshots = Snapshots{MinLogBytes: 1<<10 + dice.IntN(16<<10), KeepLogBytes: 1<<10 + dice.IntN(4<<10)}

@@ -99,14 +99,16 @@ func (s simulation) goesOn(done int, after time.Duration) bool {
 	return done < s.seeds || after < s.time
 }
 
-// simRecovers is how long after the last fault every member must serve reads and
-// its own process, and every client be granted a lock, in virtual time: an election, a snapshot's way, and
-// what a client waits for a line that is cut (5 s) before it makes another.
+// simRecovers is how long after the last fault every member must serve reads and its
+// own process, and every client be granted a lock, in virtual time: an election, a
+// snapshot's way, and what a client waits for a line that is cut (5 s) before it makes
+// another.
 const simRecovers = 10 * time.Second
 
 func simulate(t *testing.T, seed uint64, total *tally) {
+	panics := true // a test that does has not failed yet when it cleans up
 	t.Cleanup(func() {
-		if t.Failed() {
+		if panics || t.Failed() {
 			t.Logf("to repeat it: RAFTLOCK_SIM_SEED=%d go test ./testcluster -run '^TestSimulation$' -count=1 -v", seed)
 		}
 	})
@@ -116,6 +118,7 @@ func simulate(t *testing.T, seed uint64, total *tally) {
 		l.run()
 		total.add(l)
 	})
+	panics = false
 }
 
 // lab is one cluster, those who work with it, and what befalls them.

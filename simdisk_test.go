@@ -106,6 +106,7 @@ func (d *simDisk) mend() {
 
 // crash takes the disk away from its member.
 func (d *simDisk) crash(torn bool) {
+	d.overdue = false // a disk that is replaced may hang until later
 	if !torn {
 		d.hold = d.hold.Reopen()
 		return

@@ -16,9 +16,11 @@ import (
 // long as a majority is left, with clients at work all the while. New's cleanup
 // compares the tables and the members at the end.
 func TestChangesAtRandom(t *testing.T) {
+	t.Parallel() // with the other long ones
 	for range tries(raced(2, 4), 15) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) { newGardener(t, c, seed).work(tries(raced(25, 40), 120)) }, smallSnapshots())
 		})
 	}

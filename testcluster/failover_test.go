@@ -401,6 +401,7 @@ func faults(c *testcluster.Cluster, seed uint64, n, size int) {
 // one beside another, tokens grow in the order of holding, every call is
 // answered, and nothing that was acknowledged is lost.
 func TestMutualExclusionDuringFaults(t *testing.T) {
+	t.Parallel() // with the other long ones
 	for range tries(1, 6) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
@@ -552,6 +553,7 @@ func TestCallsUnderWayOutliveTheirClient(t *testing.T) {
 // Calls go on, and converge, while one leader after the other is killed: no call
 // fails, no lock is granted twice, and no token comes again.
 func TestLeaderKills(t *testing.T) {
+	t.Parallel() // with the other long ones
 	for _, p := range places(t) {
 		if strings.HasPrefix(p.name, "remote") && p.members == 1 {
 			continue // a client that knows one member cannot do without it

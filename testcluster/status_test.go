@@ -154,6 +154,7 @@ func TestBackoffAdvice(t *testing.T) {
 
 // A cluster that nobody uses writes nothing.
 func TestIdleClusterWritesNothing(t *testing.T) {
+	t.Parallel() // with the other long ones
 	idle := time.Duration(tries(1, 60)) * time.Minute
 	begun := time.Now()
 	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {

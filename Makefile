@@ -116,9 +116,11 @@ fuzz: ## run the fuzz targets (FUZZ=regexp), four at a time, for FUZZTIME each (
 		else cat "$$bins/$$1.log"; echo "fuzz $$0 $$1: FAILED"; exit 1; fi' <"$$bins/targets"
 
 # The cluster on one goroutine, on two processors, and the whole stack in virtual
-# time. RAFTLOCK_SIM_FOR=1h has each go on for so long: two hours in all. Without it, a
+# time. Of the first, FIRST=n tries the seeds from n on, otherwise they are drawn.
+# RAFTLOCK_SIM_FOR=1h has each go on for so long: two hours in all. Without it, a
 # run that hangs ends by the clock, with the seed that it was at.
 SEEDS ?= 1000
+FIRST ?=
 SIM   := -test.v -test.artifacts -test.outputdir '$(CURDIR)/bin' -test.timeout $(if $(RAFTLOCK_SIM_FOR),0,$$((10 + $(SEEDS) / 100))m) -test.run
 .PHONY: sim
 sim: ## simulate SEEDS (1000) clusters on one goroutine, a tenth of that of the whole stack
@@ -126,9 +128,10 @@ sim: ## simulate SEEDS (1000) clusters on one goroutine, a tenth of that of the 
 	@$(GO) test -c -o bin/replicas.test .
 	@$(GO) test -c -o bin/stack.test ./testcluster
 	@export GOGC=400 RAFTLOCK_SIM_SEEDS=$$((($(SEEDS) + 1) / 2)); \
+	one=$(FIRST); other=$(if $(FIRST),$$(($(FIRST) + RAFTLOCK_SIM_SEEDS))); \
 	{ RAFTLOCK_SIM_SEEDS=$$((($(SEEDS) + 9) / 10)) bin/stack.test $(SIM) '^TestSimulation$$' >bin/sim-stack.log 2>&1 && \
-	bin/replicas.test $(SIM) '^TestSimulation$$' >bin/sim-1.log 2>&1; } & half=$$!; failed=; \
-	bin/replicas.test $(SIM) '^TestSimulation' >bin/sim-2.log 2>&1 || failed=1; \
+	RAFTLOCK_SIM_SEED=$$one bin/replicas.test $(SIM) '^TestSimulation$$' >bin/sim-1.log 2>&1; } & half=$$!; failed=; \
+	RAFTLOCK_SIM_SEED=$$other bin/replicas.test $(SIM) '^TestSimulation' >bin/sim-2.log 2>&1 || failed=1; \
 	wait $$half || failed=1; \
 	for log in bin/sim-1.log bin/sim-2.log bin/sim-stack.log; do \
 		if [ ! -e $$log ]; then continue; elif [ -n "$$failed" ]; then cat $$log; else grep -E '^ +sim[a-z_]*.go:|^ +faults|^ +changes|^(PASS|---) ' $$log | grep -v '/'; fi; \

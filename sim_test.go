@@ -17,7 +17,7 @@ import (
 // again. The environment says how many seeds are tried:
 //
 //	RAFTLOCK_SIM_SEED=n    this one only
-//	RAFTLOCK_SIM_SEEDS=n   so many
+//	RAFTLOCK_SIM_SEEDS=n   so many, from that one on if it is given
 //	RAFTLOCK_SIM_FOR=d     as many as take so long
 func TestSimulation(t *testing.T) {
 	plan := simPlanOf(t)
@@ -66,7 +66,7 @@ func tellSeed(t *testing.T, seed uint64) (over func()) {
 func TestSimulationRepeats(t *testing.T) {
 	plan, seeds := simPlanOf(t), 10
 	switch {
-	case plan.only:
+	case plan.only && !plan.asked:
 		seeds = 1
 	case plan.asked:
 		seeds = 100

@@ -204,6 +204,7 @@ func TestCallsOverACutLine(t *testing.T) {
 		wantEnd(t, "the call into the dead connection", err, client.ErrUnavailable, true)
 		wantDetail(t, res.Error, err)
 		within(t, "its time", time.Since(begun), 3*time.Second, 3*time.Second)
+		synctest.Wait() // all its connections break at this instant, that one was the first to notice
 		begun = time.Now()
 		res, err = cl.Acquire(t.Context(), &client.AcquireRequest{LockID: "a", ClientID: "me"})
 		wantEnd(t, "the call without a connection", err, client.ErrUnavailable, false)

@@ -1,7 +1,9 @@
 package raftlock
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -231,4 +233,35 @@ func (f *fields) flags(known uint64) uint64 {
 		return 0
 	}
 	return v
+}
+
+// loadLock puts a lock into a table that is being loaded. Locks come in the order
+// of their ids, and before their waiters.
+func (t *table) loadLock(l lockRecord) {
+	l.key, l.waiters = 0, 0
+	if l.held() {
+		t.held++
+		l.key = l.end
+		t.ends.append(deadline{end: l.end, kind: endHeld, lock: l.id})
+	} else {
+		t.freed.queue = append(t.freed.queue, freedLock{id: l.id, place: uint64(l.since), end: l.end})
+	}
+	t.locks.load(&l)
+}
+
+// loadWaiter puts a waiter into a table that is being loaded.
+func (t *table) loadWaiter(w waiter) {
+	l := t.open(w.lock)
+	w.lock = l.id // one copy of the id for the lock and its queue
+	w.key, w.keyKind = w.end()
+	t.ends.append(deadline{end: w.key, kind: w.keyKind, lock: w.lock, number: w.number, priority: w.priority})
+	t.queue.put(&w)
+	t.countWaiter(l, 1)
+	t.close(l)
+}
+
+// finishLoad puts in order what was loaded anyhow.
+func (t *table) finishLoad() {
+	t.ends.order()
+	slices.SortFunc(t.freed.queue, func(a, b freedLock) int { return cmp.Compare(a.place, b.place) })
 }

@@ -1,11 +1,6 @@
 package raftlock
 
-import (
-	"cmp"
-	"slices"
-
-	"github.com/raftlock/raftlock/pb"
-)
+import "github.com/raftlock/raftlock/pb"
 
 // Lengths and caps that are rules of the table (docs/locktable.md), not
 // settings: members that disagreed about one would diverge.
@@ -550,56 +545,4 @@ func (t *table) clone() *tableView {
 		at: t.at, token: t.token, seq: t.seq, freeings: t.freeings,
 		locks: t.locks.clone(), queue: t.queue.tree.clone(), memory: t.memory.tree.clone(),
 	}
-}
-
-// restore makes a table of a view: what a member does that loads a snapshot.
-// The table behaves as the one that the view is of, in every answer.
-func restore(v *tableView) *table {
-	t := newTable()
-	t.at, t.token, t.seq, t.freeings = v.at, v.token, v.seq, v.freeings
-	v.locks.from("", func(l *lockRecord) bool {
-		t.loadLock(*l)
-		return true
-	})
-	v.queue.Ascend(func(w waiter) bool {
-		t.loadWaiter(w)
-		return true
-	})
-	v.memory.Ascend(func(r request) bool {
-		t.memory.add(r.lock, r.id, r.end)
-		return true
-	})
-	t.finishLoad()
-	return t
-}
-
-// loadLock puts a lock into a table that is being loaded. Locks come in the order
-// of their ids, and before their waiters.
-func (t *table) loadLock(l lockRecord) {
-	l.key, l.waiters = 0, 0
-	if l.held() {
-		t.held++
-		l.key = l.end
-		t.ends.append(deadline{end: l.end, kind: endHeld, lock: l.id})
-	} else {
-		t.freed.queue = append(t.freed.queue, freedLock{id: l.id, place: uint64(l.since), end: l.end})
-	}
-	t.locks.load(&l)
-}
-
-// loadWaiter puts a waiter into a table that is being loaded.
-func (t *table) loadWaiter(w waiter) {
-	l := t.open(w.lock)
-	w.lock = l.id // one copy of the id for the lock and its queue
-	w.key, w.keyKind = w.end()
-	t.ends.append(deadline{end: w.key, kind: w.keyKind, lock: w.lock, number: w.number, priority: w.priority})
-	t.queue.put(&w)
-	t.countWaiter(l, 1)
-	t.close(l)
-}
-
-// finishLoad puts in order what was loaded anyhow.
-func (t *table) finishLoad() {
-	t.ends.order()
-	slices.SortFunc(t.freed.queue, func(a, b freedLock) int { return cmp.Compare(a.place, b.place) })
 }

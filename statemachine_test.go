@@ -564,3 +564,24 @@ func TestOutcomeIsReused(t *testing.T) {
 		t.Errorf("%v allocations for a refusal", n)
 	}
 }
+
+// restore makes a table of a view, as a member does of the items of a snapshot. It
+// behaves as the one that the view is of, in every answer.
+func restore(v *tableView) *table {
+	t := newTable()
+	t.at, t.token, t.seq, t.freeings = v.at, v.token, v.seq, v.freeings
+	v.locks.from("", func(l *lockRecord) bool {
+		t.loadLock(*l)
+		return true
+	})
+	v.queue.Ascend(func(w waiter) bool {
+		t.loadWaiter(w)
+		return true
+	})
+	v.memory.Ascend(func(r request) bool {
+		t.memory.add(r.lock, r.id, r.end)
+		return true
+	})
+	t.finishLoad()
+	return t
+}

@@ -246,6 +246,31 @@ func TestGetLockInfoAnswers(t *testing.T) {
 	})
 }
 
+// A release that a member passes on is made, and its answer does not come back: made
+// again, it finds the grant over, and says so as a success.
+func TestReleaseWhoseAnswerIsLost(t *testing.T) {
+	bubble(t, 3, func(t *testing.T, c *testcluster.Cluster) {
+		leader := c.Leader()
+		asked := (leader + 1) % 3
+		local := c.Node(asked).Client()
+		grant := hold(t, local, "a", "me")
+		c.Cut(leader, asked)
+		released := make(chan error, 1)
+		go func() {
+			_, err := local.Release(t.Context(), releaseOf(grant))
+			released <- err
+		}()
+		time.Sleep(time.Second)
+		if info := look(t, c.ClientOn(leader), "a"); info.OwnerID != "" || len(released) > 0 {
+			t.Fatalf("behind the cut it is not made: %+v", info)
+		}
+		c.Heal()
+		if err := <-released; err != nil {
+			t.Error("the release ended with ", err)
+		}
+	})
+}
+
 // A command whose outcome is unknown converges when it is repeated: the client
 // does so by itself, with a leader that crashes between request and answer.
 func TestRepeatedCommandsConverge(t *testing.T) {

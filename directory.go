@@ -55,8 +55,8 @@ func (n *Node) hear(theirs *hello) {
 }
 
 // enroll makes the directory of a roster, starts the outboxes of the peers that are
-// new in it, and has its empty places knocked at. It returns those of peers that are gone, which still take
-// what this turn has for them; dismiss ends them.
+// new in it, and has its empty places knocked at. It returns the outboxes of peers that
+// are gone, which still take what this turn has for them; dismiss ends them.
 func (n *Node) enroll(now *roster, self uint64) (gone []*outbox) {
 	old := n.directory.Load()
 	next := &directory{roster: now, byName: map[string]*outbox{}, byNode: map[uint64]*outbox{}, vacant: n.knocks(old.vacant, now)}

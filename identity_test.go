@@ -68,19 +68,7 @@ func voteFor(t *testing.T, disk *MemoryStorage, candidate, term uint64) (granted
 // A member that starts again knows whom it gave its vote in a term: with a second
 // one there would be two leaders of it.
 func TestVoteIsRememberedAcrossAStart(t *testing.T) {
-	disk := NewMemoryStorage()
-	if _, err := disk.Load(); err != nil {
-		t.Fatal(err)
-	}
-	id := Identity{Name: "n1", ClusterName: "c", Incarnation: 1}
-	if err := disk.SaveIdentity(id); err != nil {
-		t.Fatal(err)
-	}
-	id.ClusterID, id.Started = 0xc1, true
-	id.Members = map[string]MemberID{"n1": {NodeID: 1, Incarnation: 1}, "n2": {NodeID: 2, Incarnation: 2}, "n3": {NodeID: 3, Incarnation: 3}}
-	if err := disk.Bootstrap(id); err != nil {
-		t.Fatal(err)
-	}
+	disk := bornDisk(t, map[string]MemberID{"n1": {NodeID: 1, Incarnation: 1}, "n2": {NodeID: 2, Incarnation: 2}, "n3": {NodeID: 3, Incarnation: 3}})
 	for _, ask := range []struct {
 		candidate, term uint64
 		want            bool

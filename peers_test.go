@@ -53,6 +53,16 @@ func (l *lastWords) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// count is how many lines have a text in them.
+func (l *lastWords) count(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		n += strings.Count(line, text)
+	}
+	return n
+}
+
 // panics are the lines that tell of a panic, which a member survives.
 func (l *lastWords) panics() string {
 	l.mu.Lock()

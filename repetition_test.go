@@ -1,39 +1,18 @@
 package raftlock
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// written is a log, kept whole.
-type written struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (w *written) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(b)
-}
-
-func (w *written) count(text string) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.Count(w.text.String(), text)
-}
-
 // Who starts one member of three asks the others at every tick, and is told once a
 // minute why it is alone.
 func TestAbsentMembersAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &written{}
+		log := &lastWords{}
 		n, err := Open(Config{
 			Name: "n1", InitialCluster: map[string]string{"n1": "a", "n2": "b", "n3": "c"},
 			Storage: NewMemoryStorage(), Transport: nowhere{}, Logger: slog.New(slog.NewTextHandler(log, nil)),
@@ -57,7 +36,7 @@ func TestAbsentMembersAreLoggedOnceAMinute(t *testing.T) {
 // minute.
 func TestRefusedPeersAreLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := &written{}
+		log := &lastWords{}
 		n, err := Open(Config{Name: "n1", Storage: NewMemoryStorage(), Transport: nowhere{}, Logger: slog.New(slog.NewTextHandler(log, nil))})
 		if err != nil {
 			t.Fatal(err)

@@ -13,9 +13,8 @@ import (
 	"github.com/raftlock/raftlock/client"
 )
 
-// storedDisk is a disk with the sample table as its snapshot, as a member of
-// cluster 0xc1 left it; change spoils what the snapshot says of itself.
-func storedDisk(t *testing.T, change func(*snapshotHeader)) *MemoryStorage {
+// bornDisk is the disk of n1 when cluster 0xc1 has just been made, of these members.
+func bornDisk(t *testing.T, members map[string]MemberID) *MemoryStorage {
 	t.Helper()
 	disk := NewMemoryStorage()
 	if _, err := disk.Load(); err != nil {
@@ -25,10 +24,18 @@ func storedDisk(t *testing.T, change func(*snapshotHeader)) *MemoryStorage {
 	if err := disk.SaveIdentity(id); err != nil {
 		t.Fatal(err)
 	}
-	id.ClusterID, id.Members = 0xc1, map[string]MemberID{"n1": {NodeID: 1, Incarnation: 1}}
+	id.ClusterID, id.Members = 0xc1, members
 	if err := disk.Bootstrap(id); err != nil {
 		t.Fatal(err)
 	}
+	return disk
+}
+
+// storedDisk is a disk with the sample table as its snapshot, as a member of
+// cluster 0xc1 left it; change spoils what the snapshot says of itself.
+func storedDisk(t *testing.T, change func(*snapshotHeader)) *MemoryStorage {
+	t.Helper()
+	disk := bornDisk(t, map[string]MemberID{"n1": {NodeID: 1, Incarnation: 1}})
 	s := snapshotOf(sampleTable())
 	meta := metaOf(&s.header)
 	if err := disk.Append(&raftpb.HardState{Term: new(uint64(5)), Vote: new(uint64(1)), Commit: new(uint64(78))}, entriesOf(5, 2, 78)); err != nil {

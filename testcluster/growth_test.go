@@ -34,15 +34,21 @@ func over(t *testing.T, n *raftlock.Node) error {
 	return n.Err()
 }
 
+// grow makes a cluster of one a cluster of three.
+func grow(t *testing.T, c *testcluster.Cluster) {
+	t.Helper()
+	for range 2 {
+		<-c.Node(c.Add()).Ready()
+	}
+	votes(t, c, 3)
+}
+
 // A cluster that began with one member, and has grown, knows its founder after that has
 // lost its disk and has founded again, alone, as its configuration still says. The
 // founder ends, and a supervisor that starts it again has it serve nobody.
 func TestWipedFounderOfAGrownCluster(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, c *testcluster.Cluster) {
-		for range 2 {
-			<-c.Node(c.Add()).Ready()
-		}
-		votes(t, c, 3)
+		grow(t, c)
 		held := hold(t, c.ClientOn(1), "lock", "owner")
 		c.LoseDisk(0)
 		c.RestartAlone(0)
@@ -76,10 +82,7 @@ func TestWipedFounderOfAGrownCluster(t *testing.T) {
 // nobody to dial, and it asks nobody.
 func TestWipedFounderWhoseReplacementWasFirst(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, c *testcluster.Cluster) {
-		for range 2 {
-			<-c.Node(c.Add()).Ready()
-		}
-		votes(t, c, 3)
+		grow(t, c)
 		held := hold(t, c.ClientOn(1), "lock", "owner")
 		c.LoseDisk(0)
 		if err := c.Node(c.Leader()).ReplaceMember(limit(t, time.Minute), name(0)); err != nil {
@@ -103,9 +106,7 @@ func TestWipedFounderWhoseReplacementWasFirst(t *testing.T) {
 // one, serves after a while: so it was a mistake of another cluster.
 func TestFounderThatIsNotDoubtedAnyMore(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, c *testcluster.Cluster) {
-		<-c.Node(c.Add()).Ready()
-		<-c.Node(c.Add()).Ready()
-		votes(t, c, 3)
+		grow(t, c)
 		c.LoseDisk(0)
 		c.RestartAlone(0)
 		if err := over(t, c.Node(0)); !errors.Is(err, raftlock.ErrDiskLost) {
